@@ -1,0 +1,26 @@
+"""Masks in pure torch: what may be pruned, what it is worth, how much goes, what stays."""
+
+from ltpl.masks.allocate import SCOPES, allocate
+from ltpl.masks.criteria import CRITERIA, Criterion
+from ltpl.masks.mask import LayerDensity, Mask
+from ltpl.masks.paths import live_path
+from ltpl.masks.prune import prune
+from ltpl.masks.schedule import AtEpochs, Cubic, Every, PerRound, Schedule
+from ltpl.masks.select import prunable
+
+__all__ = [
+    "CRITERIA",
+    "SCOPES",
+    "AtEpochs",
+    "Criterion",
+    "Cubic",
+    "Every",
+    "LayerDensity",
+    "Mask",
+    "PerRound",
+    "Schedule",
+    "allocate",
+    "live_path",
+    "prunable",
+    "prune",
+]

@@ -1,0 +1,177 @@
+"""Criteria: what makes a weight worth keeping. One small function each; the highest scores stay.
+
+A criterion names what it looks at by its arguments:
+
+- `weight`: the trained values; `init`: the values before training (Zhou et al., 2019);
+- `generator`: a seeded source of random numbers; `name`: the parameter's name;
+- or, for scores of the whole network at once: `model`, `parameters`, `batches`, `loss`.
+
+A function of yours is used by its dotted path, `criterion="mypackage.scores.mine"`, or directly.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ltpl.masks import saliency
+from ltpl.masks.errors import unknown
+
+PARAMETER_ARGUMENTS = ("weight", "init", "generator", "name")
+NETWORK_ARGUMENTS = ("model", "parameters", "batches", "loss")
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """A score with what it needs.
+
+    Args:
+        name: What the user calls it.
+        score: The function. Higher scores are kept.
+        elementwise: Whether it may be computed piece by piece, each weight on its own.
+        rounds: How often scoring and pruning are repeated on the way to the target.
+    """
+
+    name: str
+    score: Callable[..., Any]
+    elementwise: bool = False
+    rounds: int = 1
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The names of the arguments."""
+        return tuple(inspect.signature(self.score).parameters)
+
+    @property
+    def whole_network(self) -> bool:
+        """Whether it scores all parameters in one call."""
+        return "model" in self.needs
+
+
+def magnitude(weight: Tensor) -> Tensor:
+    """Large final: keep the largest trained weights."""
+    return weight.abs()
+
+
+def small_final(weight: Tensor) -> Tensor:
+    """Keep the smallest trained weights."""
+    return -weight.abs()
+
+
+def large_init(init: Tensor) -> Tensor:
+    """Keep the weights that started large."""
+    return init.abs()
+
+
+def small_init(init: Tensor) -> Tensor:
+    """Keep the weights that started small."""
+    return -init.abs()
+
+
+def both_large(weight: Tensor, init: Tensor) -> Tensor:
+    """Keep what is large before and after, each in units of its mean: min(a |final|, |init|)."""
+    return torch.minimum(*_in_units_of_mean(weight, init))
+
+
+def both_small(weight: Tensor, init: Tensor) -> Tensor:
+    """Keep what is small before and after, each in units of its mean: -max(a |final|, |init|)."""
+    return -torch.maximum(*_in_units_of_mean(weight, init))
+
+
+def magnitude_increase(weight: Tensor, init: Tensor) -> Tensor:
+    """Keep what grew the most: |final| - |init|."""
+    return weight.abs() - init.abs()
+
+
+def movement(weight: Tensor, init: Tensor) -> Tensor:
+    """Keep what moved the furthest: |final - init|."""
+    return (weight - init).abs()
+
+
+def random(weight: Tensor, generator: torch.Generator) -> Tensor:
+    """Keep a random choice: the control that every claim needs."""
+    return torch.rand(weight.shape, generator=generator).to(weight.device)
+
+
+def _in_units_of_mean(weight: Tensor, init: Tensor) -> tuple[Tensor, Tensor]:
+    tiny = torch.finfo(torch.float32).tiny
+    final, first = weight.float().abs(), init.float().abs()
+    return final / final.mean().clamp_min(tiny), first / first.mean().clamp_min(tiny)
+
+
+def _same_sign(criterion: Criterion) -> Criterion:
+    """Rank weights whose sign changed in training below all others."""
+    last = torch.finfo(torch.float32).min
+
+    def score(weight: Tensor, init: Tensor) -> Tensor:
+        values = {"weight": weight, "init": init}
+        scores = criterion.score(**{name: values[name] for name in criterion.needs})
+        return scores.masked_fill(weight.sign() != init.sign(), last)
+
+    score.__doc__ = f"{criterion.score.__doc__} Weights that changed sign go first."
+    return Criterion(f"{criterion.name}_same_sign", score, criterion.elementwise)
+
+
+_BY_WEIGHT = [
+    *(
+        Criterion(score.__name__, score, elementwise=True)
+        for score in (magnitude, small_final, large_init, small_init, magnitude_increase, movement)
+    ),
+    Criterion("large_final", magnitude, elementwise=True),
+    Criterion("both_large", both_large),
+    Criterion("both_small", both_small),
+]
+
+CRITERIA: dict[str, Criterion] = {
+    criterion.name: criterion
+    for criterion in (
+        *_BY_WEIGHT,
+        *map(_same_sign, _BY_WEIGHT),
+        Criterion("random", random),
+        Criterion("snip", saliency.snip),
+        Criterion("grasp", saliency.grasp),
+        Criterion("synflow", saliency.synflow, rounds=100),
+    )
+}
+
+
+def find_criterion(given: str | Callable[..., Any]) -> Criterion:
+    """Return a criterion by its name in the registry, by dotted path, or from a function.
+
+    Raises:
+        ValueError: If there is no such criterion, or the function asks for an unknown argument.
+
+    Example:
+        >>> find_criterion("magnitude").score(torch.tensor([-2.0, 1.0]))
+        tensor([2., 1.])
+    """
+    if callable(given):
+        return _checked(Criterion(getattr(given, "__name__", repr(given)), given))
+    if given in CRITERIA:
+        return CRITERIA[given]
+    module, _, attribute = given.rpartition(".")
+    if not module:
+        raise unknown("criterion", given, CRITERIA)
+    try:
+        score = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"criterion={given!r} cannot be imported: {error}.") from None
+    return _checked(Criterion(given, score))
+
+
+def _checked(criterion: Criterion) -> Criterion:
+    needs = criterion.needs
+    allowed = NETWORK_ARGUMENTS if "model" in needs else PARAMETER_ARGUMENTS
+    odd = [name for name in needs if name not in allowed]
+    if odd or not needs:
+        raise ValueError(
+            f"criterion={criterion.name!r} takes {list(needs)}; a criterion takes some of "
+            f"{list(PARAMETER_ARGUMENTS)}, or of {list(NETWORK_ARGUMENTS)}."
+        )
+    return criterion

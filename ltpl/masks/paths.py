@@ -1,0 +1,51 @@
+"""Is there still a way through the network? A layer that is empty, or cut off, learns nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ltpl.masks.mask import Mask
+from ltpl.masks.saliency import absolute, borrowed, first_tensor, model_inputs
+from ltpl.masks.select import named_parameters
+
+
+def live_path(model: nn.Module, mask: Mask, batch: Any) -> bool:
+    """Say whether any path of kept weights leads from the input to the output.
+
+    A network of absolute values without biases is fed with ones: what arrives came by a path.
+
+    Args:
+        model: The network; it is left as it was.
+        mask: What is kept.
+        batch: One batch, for its shape.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1))
+        >>> left = torch.tensor([[True, True], [False, False]])
+        >>> live_path(net, Mask({"0.weight": left, "2.weight": torch.tensor([[True, False]])}),
+        ...           torch.rand(1, 2))
+        True
+        >>> live_path(net, Mask({"0.weight": left, "2.weight": torch.tensor([[False, True]])}),
+        ...           torch.rand(1, 2))
+        False
+    """
+    inputs = model_inputs(batch)
+    with borrowed(model), absolute(model, additive=False), torch.no_grad():
+        for name, parameter in named_parameters(model).items():
+            if name in mask:
+                parameter.data = parameter.data * mask[name].to(parameter.device)
+        output = model(*(torch.ones_like(x, dtype=torch.float64) for x in inputs))
+        return bool(first_tensor(output).abs().sum() > 0)
+
+
+def cut_off(gradients: Mapping[str, Tensor | None]) -> list[str]:
+    """Return the names whose gradient is zero everywhere: nothing after them reads them.
+
+    Taken before the gradients are masked, this needs no knowledge of the network: an empty layer
+    silences every layer that has no other way to the loss.
+    """
+    return [n for n, g in gradients.items() if g is None or not bool(g.count_nonzero())]

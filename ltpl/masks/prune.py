@@ -1,0 +1,182 @@
+"""`prune`: a model in, a mask out. The model is not changed."""
+
+from __future__ import annotations
+
+import warnings
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ltpl.masks.allocate import allocate, check_options
+from ltpl.masks.criteria import Criterion, find_criterion
+from ltpl.masks.mask import Mask
+from ltpl.masks.saliency import Loss
+from ltpl.masks.select import layer_rates, prunable
+from ltpl.masks.threshold import Scores
+
+
+def prune(
+    model: nn.Module,
+    amount: float | None = None,
+    *,
+    of: str = "remaining",
+    scope: str = "global",
+    criterion: str | Callable[..., Any] = "magnitude",
+    rates: Mapping[str, float] | None = None,
+    mask: Mask | None = None,
+    include: str | Sequence[str] | None = None,
+    exclude: str | Sequence[str] | None = None,
+    frozen: bool = False,
+    min_keep: int = 1,
+    init: Mapping[str, Tensor] | None = None,
+    batches: Iterable[Any] | None = None,
+    loss: Loss | None = None,
+    seed: int = 0,
+) -> Mask:
+    """Return the mask that keeps the best weights of `model`; `mask.apply_(model)` prunes it.
+
+    Args:
+        model: Any module.
+        amount: Share to prune, 0 <= amount < 1. Left out with an N:M scope.
+        of: What `amount` is a share of: the `remaining` weights, or `all`.
+        scope: Which weights compete: `global`, `layer`, `erk` or `N:M`, e.g. `2:4`.
+        criterion: A name in `ltpl.masks.CRITERIA`, a function, or its dotted path.
+        rates: Factors on the amount: `{"output": 0.5}` prunes the output layer at half the rate,
+            `{"conv": 0}` exempts. Keys: `output`, `linear`, `conv`, a glob or a name.
+        mask: What was kept until now; nothing pruned comes back.
+        include: What may be pruned, see `prunable`.
+        exclude: What may not.
+        frozen: Whether parameters with `requires_grad=False` may be pruned.
+        min_keep: At least so many weights of each parameter stay.
+        init: Values before training, by name, for criteria that look at them.
+        batches: Data, for criteria that look at it.
+        loss: `loss(model, batch)`, for criteria that follow a gradient.
+        seed: Seed of random choices.
+
+    Raises:
+        ValueError: If an option is out of range, a name is unknown, shapes differ, scores are not
+            finite, or something that the criterion needs is missing.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 2))
+        >>> mask = prune(net, 0.25)
+        >>> mask.kept, mask.total
+        (30, 40)
+        >>> prune(net, 0.2, mask=mask).kept
+        24
+    """
+    check_options(amount, of, scope, min_keep)
+    chosen = prunable(model, include, exclude, frozen)
+    if mask is not None:
+        mask.must_fit(chosen)
+    score = find_criterion(criterion)
+    data = list(batches) if batches is not None else None
+    _must_have(score, init=init, batches=data, loss=loss)
+    factors = layer_rates(model, chosen, rates)
+    shapes = {name: tuple(p.shape) for name, p in chosen.items()}
+    kept = mask
+    rounds = 1 if amount is None else score.rounds
+    with torch.no_grad():
+        for done in range(1, rounds + 1):
+            if amount is not None and rounds > 1:
+                share, unit = _step(amount, of, mask, done / rounds)
+            else:
+                share, unit = amount, of
+            layers = _scores(score, model, chosen, kept, init, data, loss, seed)
+            flat = allocate(layers, shapes, share, unit, scope, factors, min_keep)
+            kept = Mask({name: keep.view(shapes[name]) for name, keep in flat.items()})
+    assert kept is not None
+    _warn_of_empty(kept)
+    return kept
+
+
+def _warn_of_empty(mask: Mask) -> None:
+    if empty := [row.name for row in mask.table() if not row.kept]:
+        warnings.warn(
+            f"No weight is left in {', '.join(empty)}: nothing passes there. Prune less, or raise "
+            "min_keep.",
+            stacklevel=3,
+        )
+
+
+def _step(amount: float, of: str, mask: Mask | None, share: float) -> tuple[float, str]:
+    """Return how much is pruned of all weights after this share of an iterated criterion."""
+    before = mask.density if mask is not None else 1.0
+    after = before * (1 - amount) if of == "remaining" else min(before, 1 - amount)
+    return 1 - before * (after / before) ** share, "all"
+
+
+def _must_have(criterion: Criterion, **given: Any) -> None:
+    for name, value in given.items():
+        if name in criterion.needs and not value:
+            raise ValueError(f"criterion={criterion.name!r} needs {name}=...; it was not given.")
+
+
+def _scores(
+    criterion: Criterion,
+    model: nn.Module,
+    chosen: Mapping[str, nn.Parameter],
+    mask: Mask | None,
+    init: Mapping[str, Tensor] | None,
+    batches: list[Any] | None,
+    loss: Loss | None,
+    seed: int,
+) -> dict[str, Scores]:
+    if criterion.whole_network:
+        given = {"model": model, "parameters": chosen, "batches": batches, "loss": loss}
+        with torch.enable_grad():
+            found = criterion.score(**{name: given[name] for name in criterion.needs})
+        inputs = {name: (found[name],) for name in chosen}
+    else:
+        inputs = {
+            name: _look(criterion, name, weight.detach(), init, seed)
+            for name, weight in chosen.items()
+        }
+    for name, tensors in inputs.items():
+        for tensor in tensors:
+            if tensor.shape != chosen[name].shape:
+                raise ValueError(
+                    f"criterion={criterion.name!r}: for {name!r} it sees shape "
+                    f"{tuple(tensor.shape)}, but the parameter has {tuple(chosen[name].shape)}."
+                )
+    ranked = [tensor.dtype for tensors in inputs.values() for tensor in tensors]
+    dtype = torch.float64 if all(x == torch.float64 for x in ranked) else torch.float32
+    score = criterion.score if criterion.elementwise else torch.positive
+    return {
+        name: Scores(
+            name,
+            tuple(tensor.reshape(-1) for tensor in tensors),
+            score,
+            _flat(mask, name, tensors[0].device),
+            dtype,
+        )
+        for name, tensors in inputs.items()
+    }
+
+
+def _look(
+    criterion: Criterion,
+    name: str,
+    weight: Tensor,
+    init: Mapping[str, Tensor] | None,
+    seed: int,
+) -> tuple[Tensor, ...]:
+    """Return what is ranked: the finished scores, or what piecewise scores are computed from."""
+    given: dict[str, Any] = {"name": name, "weight": weight}
+    if "init" in criterion.needs and init is not None:
+        if name not in init:
+            raise ValueError(f"criterion={criterion.name!r}: init has no value for {name!r}.")
+        given["init"] = init[name].detach().to(weight.device)
+    if "generator" in criterion.needs:
+        given["generator"] = torch.Generator().manual_seed(seed ^ zlib.crc32(name.encode()))
+    looked_at = {need: given[need] for need in criterion.needs}
+    if criterion.elementwise:
+        return tuple(looked_at.values())
+    return (criterion.score(**looked_at),)
+
+
+def _flat(mask: Mask | None, name: str, device: torch.device) -> Tensor | None:
+    return mask[name].to(device).reshape(-1) if mask is not None and name in mask else None

@@ -1,0 +1,150 @@
+"""Scores by gradient, before or during training: SNIP, GraSP, SynFlow.
+
+The model is borrowed: weights, buffers (BatchNorm statistics), gradients, training mode and the
+state of the random number generators are the same afterwards, bit for bit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Loss = Callable[[nn.Module, Any], Tensor]
+
+
+def snip(
+    model: nn.Module, parameters: Mapping[str, nn.Parameter], batches: Iterable[Any], loss: Loss
+) -> dict[str, Tensor]:
+    """SNIP (Lee et al., 2019): |g w|, how much the loss feels the loss of a connection."""
+    with borrowed(model):
+        total = _gradients(model, parameters, batches, loss)
+        return {n: (g * parameters[n].detach()).abs() for n, g in total.items()}
+
+
+def grasp(
+    model: nn.Module, parameters: Mapping[str, nn.Parameter], batches: Iterable[Any], loss: Loss
+) -> dict[str, Tensor]:
+    """GraSP (Wang et al., 2020): w (H g), keep the weights that carry the gradient flow.
+
+    The published code divides logits by a temperature of 200; do so in `loss` to repeat it.
+    """
+    batches = list(batches)
+    weights = list(parameters.values())
+    with borrowed(model):
+        first = _gradients(model, parameters, batches, loss)
+        product = [torch.zeros_like(w) for w in weights]
+        for batch in batches:
+            here = torch.autograd.grad(
+                loss(model, batch), weights, create_graph=True, materialize_grads=True
+            )
+            flow = sum((g * f).sum() for g, f in zip(here, first.values(), strict=True))
+            curved = torch.autograd.grad(flow, weights, materialize_grads=True)
+            for total, part in zip(product, curved, strict=True):
+                total += part
+        return {
+            name: w.detach() * hg for (name, w), hg in zip(parameters.items(), product, strict=True)
+        }
+
+
+def synflow(
+    model: nn.Module, parameters: Mapping[str, nn.Parameter], batches: Iterable[Any]
+) -> dict[str, Tensor]:
+    """SynFlow (Tanaka et al., 2020): |w| dR/d|w| of a network of absolute values, fed with ones.
+
+    Needs no labels and no data, only one batch for its shape. Iterated, it leaves no layer empty.
+    """
+    inputs = model_inputs(next(iter(batches)))
+    with borrowed(model), absolute(model):
+        output = model(*(torch.ones_like(x, dtype=torch.float64) for x in inputs))
+        flow = first_tensor(output).sum()
+        weights = list(parameters.values())
+        gradients = torch.autograd.grad(flow, weights, materialize_grads=True)
+        return {
+            name: (g * w.detach()).abs()
+            for (name, w), g in zip(parameters.items(), gradients, strict=True)
+        }
+
+
+def model_inputs(batch: Any) -> tuple[Tensor, ...]:
+    """Return what of a batch goes into the network: the tensor, or the first of a tuple or list.
+
+    Raises:
+        ValueError: If there is no floating-point tensor there.
+    """
+    first = batch[0] if isinstance(batch, (tuple, list)) else batch
+    inputs = tuple(first) if isinstance(first, (tuple, list)) else (first,)
+    if all(isinstance(x, Tensor) and x.is_floating_point() for x in inputs):
+        return inputs
+    raise ValueError(
+        f"synflow feeds ones of the shape of a batch, a tensor of floats; this batch starts with "
+        f"{type(first).__name__}. Use another criterion, or call ltpl.masks.prune(batches=...)."
+    )
+
+
+@contextlib.contextmanager
+def borrowed(model: nn.Module) -> Iterator[None]:
+    """Put back buffers, gradients, modes and random states when the block ends; run uncompiled."""
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    gradients = [(p, p.grad) for p in model.parameters()]
+    modes = [(module, module.training) for module in model.modules()]
+    devices = sorted({p.device.index for p in model.parameters() if p.device.type == "cuda"})
+    try:
+        with (
+            torch.random.fork_rng(devices=devices),
+            torch.enable_grad(),
+            torch.compiler.set_stance("force_eager"),
+        ):
+            yield
+    finally:
+        for buffer, before in buffers:
+            buffer.copy_(before)
+        for parameter, gradient in gradients:
+            parameter.grad = gradient
+        for module, training in modes:
+            module.training = training
+
+
+@contextlib.contextmanager
+def absolute(model: nn.Module, additive: bool = True) -> Iterator[None]:
+    """Make the network one of absolute values in float64 and eval mode while the block runs.
+
+    Args:
+        model: The network. Its own tensors come back untouched when the block ends.
+        additive: Whether biases and running means count; without them only paths from the input
+            carry anything.
+    """
+    tensors = dict([*model.named_parameters(), *model.named_buffers()])
+    before = {name: t.data for name, t in tensors.items() if t.is_floating_point()}
+    model.eval()
+    try:
+        for name, data in before.items():
+            shift = name.endswith(("bias", "running_mean"))
+            tensors[name].data = (
+                data.double().abs() if additive or not shift else (data * 0.0).double()
+            )
+        yield
+    finally:
+        for name, data in before.items():
+            tensors[name].data = data
+
+
+def _gradients(
+    model: nn.Module, parameters: Mapping[str, nn.Parameter], batches: Iterable[Any], loss: Loss
+) -> dict[str, Tensor]:
+    weights = list(parameters.values())
+    total = {name: torch.zeros_like(w) for name, w in parameters.items()}
+    for batch in batches:
+        gradients = torch.autograd.grad(loss(model, batch), weights, materialize_grads=True)
+        for name, gradient in zip(total, gradients, strict=True):
+            total[name] += gradient
+    return total
+
+
+def first_tensor(output: Any) -> Tensor:
+    while not isinstance(output, Tensor):
+        output = next(iter(output.values() if isinstance(output, Mapping) else output))
+    return output
