@@ -227,8 +227,9 @@ def _n_of_m(layer: Scores, shape: Sequence[int], n: int, m: int) -> Tensor:
     keep = torch.empty(layer.total, dtype=torch.bool, device=layer.inputs[0].device)
     for start in range(0, layer.total, step):
         where = slice(start, min(start + step, layer.total))
-        grouped = layer.at(where).view(-1, *shape[1:]).movedim(1, -1)
-        order = grouped.unflatten(-1, (-1, m)).sort(dim=-1, descending=True, stable=True).indices
+        inputs = layer.at(where).view(-1, *shape[1:]).movedim(1, -1)
+        grouped = inputs.reshape(*inputs.shape[:-1], -1, m)
+        order = grouped.sort(dim=-1, descending=True, stable=True).indices
         best = torch.zeros_like(order, dtype=torch.bool).scatter_(-1, order[..., :n], True)
         keep[where] = best.flatten(-2).movedim(-1, 1).reshape(-1)
     return keep if layer.alive is None else keep & layer.alive

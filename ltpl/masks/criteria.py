@@ -111,7 +111,7 @@ def _same_sign(criterion: Criterion) -> Criterion:
 
     def score(weight: Tensor, init: Tensor) -> Tensor:
         values = {"weight": weight, "init": init}
-        scores = criterion.score(**{name: values[name] for name in criterion.needs})
+        scores: Tensor = criterion.score(**{name: values[name] for name in criterion.needs})
         return scores.masked_fill(weight.sign() != init.sign(), last)
 
     score.__doc__ = f"{criterion.score.__doc__} Weights that changed sign go first."

@@ -170,7 +170,7 @@ class Mask(Mapping[str, Tensor]):
             tensors[name].masked_fill_(~keep.to(tensors[name].device), 0)
 
     def must_fit(self, tensors: Mapping[str, Tensor]) -> None:
-        """Raise a `ValueError` that names the first parameter which is missing or differs in shape."""
+        """Raise a `ValueError` naming the first parameter that is missing or differs in shape."""
         for name, keep in self.items():
             if name not in tensors:
                 raise unknown("Mask: parameter", name, tensors)
@@ -256,5 +256,5 @@ def _digest(bits: Mapping[str, Tensor], shapes: Mapping[str, list[int]]) -> str:
     digest = hashlib.sha256()
     for name in sorted(bits):
         digest.update(f"{name}{shapes[name]}".encode())
-        digest.update(memoryview(bits[name].numpy()))
+        digest.update(bits[name].numpy().data)
     return digest.hexdigest()

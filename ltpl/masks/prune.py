@@ -81,10 +81,9 @@ def prune(
     rounds = 1 if amount is None else score.rounds
     with torch.no_grad():
         for done in range(1, rounds + 1):
+            share, unit = amount, of
             if amount is not None and rounds > 1:
                 share, unit = _step(amount, of, mask, done / rounds)
-            else:
-                share, unit = amount, of
             layers = _scores(score, model, chosen, kept, init, data, loss, seed)
             flat = allocate(layers, shapes, share, unit, scope, factors, min_keep)
             kept = Mask({name: keep.view(shapes[name]) for name, keep in flat.items()})
@@ -129,7 +128,7 @@ def _scores(
         given = {"model": model, "parameters": chosen, "batches": batches, "loss": loss}
         with torch.enable_grad():
             found = criterion.score(**{name: given[name] for name in criterion.needs})
-        inputs = {name: (found[name],) for name in chosen}
+        inputs: dict[str, tuple[Tensor, ...]] = {name: (found[name],) for name in chosen}
     else:
         inputs = {
             name: _look(criterion, name, weight.detach(), init, seed)

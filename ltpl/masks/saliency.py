@@ -41,7 +41,8 @@ def grasp(
             here = torch.autograd.grad(
                 loss(model, batch), weights, create_graph=True, materialize_grads=True
             )
-            flow = sum((g * f).sum() for g, f in zip(here, first.values(), strict=True))
+            parts = [(g * f).sum() for g, f in zip(here, first.values(), strict=True)]
+            flow = torch.stack(parts).sum()
             curved = torch.autograd.grad(flow, weights, materialize_grads=True)
             for total, part in zip(product, curved, strict=True):
                 total += part
@@ -145,6 +146,7 @@ def _gradients(
 
 
 def first_tensor(output: Any) -> Tensor:
+    """Return the first tensor of a network's output, whatever it is wrapped in."""
     while not isinstance(output, Tensor):
         output = next(iter(output.values() if isinstance(output, Mapping) else output))
     return output

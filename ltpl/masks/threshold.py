@@ -105,7 +105,7 @@ def keep_highest(layers: Sequence[Scores], keep: int) -> list[Tensor]:
 
 
 def _threshold(layers: Sequence[Scores], keep: int) -> tuple[float, int, int]:
-    """Return the `keep`-th highest score, how many that equal it are kept, and how many there are."""
+    """Return the `keep`-th highest score, how many of its equals stay, and how many it has."""
     total = sum(layer.total for layer in layers)
     if total <= SMALL:
         device = layers[0].inputs[0].device
