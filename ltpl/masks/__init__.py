@@ -2,6 +2,7 @@
 
 from ltpl.masks.allocate import SCOPES, allocate
 from ltpl.masks.criteria import CRITERIA, Criterion
+from ltpl.masks.enforce import Enforcement
 from ltpl.masks.mask import LayerDensity, Mask
 from ltpl.masks.paths import live_path
 from ltpl.masks.prune import prune
@@ -14,6 +15,7 @@ __all__ = [
     "AtEpochs",
     "Criterion",
     "Cubic",
+    "Enforcement",
     "Every",
     "LayerDensity",
     "Mask",

@@ -141,7 +141,7 @@ CRITERIA: dict[str, Criterion] = {
 }
 
 
-def find_criterion(given: str | Callable[..., Any]) -> Criterion:
+def find_criterion(given: str | Callable[..., Any] | Criterion) -> Criterion:
     """Return a criterion by its name in the registry, by dotted path, or from a function.
 
     Raises:
@@ -151,6 +151,8 @@ def find_criterion(given: str | Callable[..., Any]) -> Criterion:
         >>> find_criterion("magnitude").score(torch.tensor([-2.0, 1.0]))
         tensor([2., 1.])
     """
+    if isinstance(given, Criterion):
+        return given
     if callable(given):
         return _checked(Criterion(getattr(given, "__name__", repr(given)), given))
     if given in CRITERIA:

@@ -24,7 +24,7 @@ def prune(
     *,
     of: str = "remaining",
     scope: str = "global",
-    criterion: str | Callable[..., Any] = "magnitude",
+    criterion: str | Callable[..., Any] | Criterion = "magnitude",
     rates: Mapping[str, float] | None = None,
     mask: Mask | None = None,
     include: str | Sequence[str] | None = None,

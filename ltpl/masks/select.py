@@ -30,6 +30,11 @@ def named_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     return {_WRAPPERS.sub("", name): p for name, p in model.named_parameters()}
 
 
+def named_buffers(model: nn.Module) -> dict[str, Tensor]:
+    """Buffer name -> buffer, named as `named_parameters` names."""
+    return {_WRAPPERS.sub("", name): b for name, b in model.named_buffers()}
+
+
 def prunable(
     model: nn.Module,
     include: str | Sequence[str] | None = None,

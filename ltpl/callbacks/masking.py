@@ -1,0 +1,188 @@
+"""`Masking`: what every callback that holds a mask has in common."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
+from typing_extensions import override
+
+from ltpl.callbacks.averages import mask_averages
+from ltpl.callbacks.namespace import Callback
+from ltpl.masks.enforce import Enforcement
+from ltpl.masks.mask import Mask
+from ltpl.masks.paths import cut_off
+from ltpl.masks.select import named_parameters, prunable
+
+SHARDED = ("FSDPStrategy", "XLAFSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy")
+
+
+class Masking(Callback):
+    """Hold a mask and keep pruned weights, their gradients and optimiser slots at exactly zero.
+
+    Parameters stay plain: checkpoints load into the unpruned model with `strict=True`, already
+    sparse. The mask itself travels in the callback's state.
+
+    Args:
+        include: Which parameters may be pruned, see `ltpl.masks.prunable`.
+        exclude: Which may not.
+        frozen: Whether parameters with `requires_grad=False` may be pruned.
+    """
+
+    def __init__(
+        self,
+        include: str | Sequence[str] | None = None,
+        exclude: str | Sequence[str] | None = None,
+        frozen: bool = False,
+    ):
+        self.include = include
+        self.exclude = exclude
+        self.frozen = frozen
+        self.mask: Mask | None = None
+        self.pinned = False
+        self._enforcement: Enforcement | None = None
+        self._handles: list[RemovableHandle] = []
+        self._unproven: set[str] = set()
+        self._module: weakref.ref[nn.Module] | None = None
+
+    @property
+    def state_key(self) -> str:
+        """Two callbacks of one class that prune different parameters keep separate states."""
+        return self._generate_state_key(include=self.include, exclude=self.exclude)
+
+    def prunable(self, pl_module: nn.Module) -> dict[str, nn.Parameter]:
+        """Return the parameters this callback may prune, by name."""
+        return prunable(pl_module, self.include, self.exclude, self.frozen)
+
+    @override
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        kinds = {kind.__name__ for kind in type(trainer.strategy).__mro__}
+        if sharded := kinds.intersection(SHARDED):
+            raise ValueError(
+                f"{type(self).__name__} does not work with {sharded.pop()}: it shards parameters, "
+                "and a mask needs them whole. Use strategy='ddp' or a single device."
+            )
+        if stage != "fit":
+            return
+        if self._module is not None and self._module() is not pl_module:
+            self.mask, self.pinned = None, False
+        self._module = weakref.ref(pl_module)
+
+    @override
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        chosen = self.prunable(pl_module)
+        rank_zero_info(f"{type(self).__name__}: {_described(chosen, pl_module)}")
+        self._warn_of_strangers(trainer, chosen)
+        self.enforce(trainer, pl_module)
+
+    def _warn_of_strangers(self, trainer: Any, chosen: dict[str, nn.Parameter]) -> None:
+        stepped = {p for o in trainer.optimizers for g in o.param_groups for p in g["params"]}
+        if strangers := [n for n, p in chosen.items() if p.requires_grad and p not in stepped]:
+            rank_zero_warn(
+                f"{type(self).__name__}: no optimiser holds {', '.join(strangers)}; were these "
+                "parameters replaced after the optimiser was built? Their training is not masked."
+            )
+
+    def enforce(self, trainer: Any, pl_module: Any) -> None:
+        """Bind the mask to the live parameters, averages and optimisers, from now on."""
+        self._release()
+        if self.mask is None:
+            return
+        parameters = named_parameters(pl_module)
+        pinned = {n: parameters[n].detach().clone() for n in self.mask} if self.pinned else None
+        if not self.pinned:
+            self.mask.apply_(pl_module)
+            mask_averages(trainer, pl_module, self.mask)
+        self._enforcement = Enforcement(parameters, self.mask, pinned)
+        self._handles = [self._enforcement.attach(o) for o in trainer.optimizers]
+
+    def _release(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles, self._enforcement = [], None
+
+    @override
+    def on_after_backward(self, trainer: Any, pl_module: Any) -> None:
+        if self._enforcement is not None:
+            self._enforcement.zero_gradients()
+
+    @override
+    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Optimizer) -> None:
+        if self._enforcement is None:
+            return
+        if self._unproven:
+            self._prove_paths(pl_module, optimizer)
+        self._enforcement.zero_gradients()
+
+    def _prove_paths(self, pl_module: Any, optimizer: Optimizer) -> None:
+        """Alarm, once after each pruning, if no gradient reaches a layer of this optimiser."""
+        stepped = {p for group in optimizer.param_groups for p in group["params"]}
+        parameters = named_parameters(pl_module)
+        here = [name for name in self._unproven if parameters[name] in stepped]
+        silent = sorted(cut_off({name: parameters[name].grad for name in here}))
+        self._unproven.difference_update(here)
+        if silent:
+            everything = "no path from input to output is left" if silent == sorted(here) else ""
+            rank_zero_warn(
+                f"{type(self).__name__}: no gradient reaches {', '.join(silent)} after the "
+                f"pruning{': ' + everything if everything else ''}. A layer after it is empty or "
+                "its kept weights do not meet; prune less, or raise min_keep."
+            )
+
+    @override
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        self._release()
+
+    @override
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        self._release()
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        if self.mask is None:
+            return {}
+        return {"mask": self.mask.packed(), "shapes": self.mask.shapes, "pinned": self.pinned}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if "mask" in state_dict:
+            self.mask = Mask.unpacked(state_dict["mask"], state_dict["shapes"])
+            self.pinned = state_dict["pinned"]
+
+    def __getstate__(self) -> dict[str, Any]:
+        live: dict[str, Any] = {"_module": None, "_enforcement": None, "_handles": []}
+        return {**self.__dict__, **live}
+
+
+def _described(chosen: dict[str, nn.Parameter], model: nn.Module, most: int = 8) -> str:
+    everything = sum(p.numel() for p in model.parameters())
+    weights = sum(p.numel() for p in chosen.values())
+    names = [f"{name} {tuple(p.shape)}" for name, p in chosen.items()]
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return (
+        f"{len(names)} parameters may be pruned, {weights:,} of {everything:,} weights: "
+        f"{', '.join(names[:most])}{more}"
+    )
+
+
+def tell(trainer: Any, event: str, *arguments: Any) -> None:
+    """Call `event` on every callback of the Trainer that has a method of this name."""
+    for callback in trainer.callbacks:
+        method = getattr(callback, event, None)
+        if callable(method):
+            method(trainer, *arguments)
+
+
+def live_mask(trainer: Any) -> Mask | None:
+    """Return what all masking callbacks of the Trainer together keep, or None."""
+    keep: dict[str, Tensor] = {}
+    for callback in trainer.callbacks:
+        if isinstance(callback, Masking) and callback.mask is not None:
+            for name, kept in callback.mask.items():
+                keep[name] = keep[name] & kept.to(keep[name].device) if name in keep else kept
+    return Mask(keep) if keep else None

@@ -1,0 +1,221 @@
+"""`PruneAtEpoch`: prune any LightningModule while it trains."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
+from typing_extensions import override
+
+from ltpl.callbacks.folder import callback_folder
+from ltpl.callbacks.masking import Masking, tell
+from ltpl.callbacks.scoring import silenced, training_batches, training_loss
+from ltpl.masks.allocate import check_options
+from ltpl.masks.criteria import find_criterion
+from ltpl.masks.mask import Mask
+from ltpl.masks.prune import prune
+from ltpl.masks.schedule import AtEpochs, Schedule, as_schedule
+from ltpl.tickets.snapshot import Snapshot
+
+
+class PruneAtEpoch(Masking):
+    """Prune at epochs: remove the worst weights and keep them removed.
+
+    "Epoch k" means that k epochs have been trained: the start of epoch k, counted from 0. If
+    training ends there, pruning happens as it ends.
+
+    Args:
+        epochs: When: an epoch (one-shot), a list of epochs, or a schedule: `Every`, `Cubic`,
+            `PerRound`.
+        amount: Share to prune each time, 0 <= amount < 1; a list gives one for each epoch. The
+            default is 0.2; an N:M scope takes none.
+        of: What `amount` is a share of: the `remaining` weights, or `all`.
+        scope: Which weights compete: `global`, `layer`, `erk`, or `N:M`, such as `2:4`.
+        criterion: What is kept: a name such as `magnitude`, `movement`, `random`, `snip`, or the
+            dotted path of a function.
+        rates: Factors on the amount by kind, glob or name: `{"output": 0.5}` prunes the output
+            layer at half the rate, 0 exempts.
+        include: What may be pruned: globs, exact names or kinds; all matrices and kernels if not
+            given.
+        exclude: What may not be pruned.
+        frozen: Whether parameters with `requires_grad=False` may be pruned.
+        min_keep: At least so many weights of each parameter stay.
+        batches: How many training batches a criterion that looks at data sees.
+        seed: Seed of random choices.
+
+    Raises:
+        ValueError: If an option is out of range or a name is unknown.
+
+    Example:
+        >>> from ltpl.callbacks import PruneAtEpoch
+        >>> PruneAtEpoch(epochs=[10, 20], amount=0.2, rates={"output": 0.5}).amounts
+        [0.2]
+    """
+
+    def __init__(
+        self,
+        epochs: int | list[int] | Schedule,
+        amount: float | list[float] | None = None,
+        of: str = "remaining",
+        scope: str = "global",
+        criterion: str | Callable[..., Any] = "magnitude",
+        rates: dict[str, float] | None = None,
+        include: str | list[str] | None = None,
+        exclude: str | list[str] | None = None,
+        frozen: bool = False,
+        min_keep: int = 1,
+        batches: int = 1,
+        seed: int = 0,
+    ):
+        super().__init__(include, exclude, frozen)
+        self.schedule = as_schedule(epochs)
+        self.amounts = _amounts(amount, self.schedule, scope)
+        for each in self.amounts:
+            check_options(each, of, scope, min_keep)
+        self.of = of
+        self.scope = scope
+        self.criterion = find_criterion(criterion)
+        self.rates = rates
+        self.min_keep = min_keep
+        self.batches = batches
+        self.seed = seed
+        self.pruned_at: list[int] = []
+        self._first_density = 1.0
+        self._initial_path: str | None = None
+
+    @override
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        if stage == "fit":
+            self.pruned_at, self._initial_path = [], None
+
+    @override
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        super().on_train_start(trainer, pl_module)
+        if "init" in self.criterion.needs and self._initial_path is None:
+            self._keep_initial(trainer, pl_module)
+
+    def _keep_initial(self, trainer: Any, pl_module: Any) -> None:
+        snapshot = Snapshot.take("0ep", pl_module)
+        path = callback_folder(trainer) / "initial.safetensors"
+        if trainer.is_global_zero:
+            snapshot.save(path)
+        trainer.strategy.barrier()
+        self._initial_path = str(path)
+
+    @override
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        self.enforce(trainer, pl_module)
+        self._prune_if_due(trainer, pl_module, ended=False)
+
+    @override
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        self._prune_if_due(trainer, pl_module, ended=True)
+        if isinstance(self.schedule, AtEpochs) and not trainer.fast_dev_run:
+            missed = [e for e in self.schedule.epochs if e not in self.pruned_at]
+            if missed:
+                rank_zero_warn(
+                    f"PruneAtEpoch: training ended after {trainer.current_epoch} epochs, so it "
+                    f"never pruned at {missed}."
+                )
+        super().on_train_end(trainer, pl_module)
+
+    @override
+    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
+        self._prune_if_due(trainer, pl_module, ended=True)
+        self._release()
+
+    def _prune_if_due(self, trainer: Any, pl_module: Any, ended: bool) -> None:
+        epoch = trainer.current_epoch
+        if epoch not in self.pruned_at and self.schedule.due(epoch, ended):
+            self.prune(trainer, pl_module)
+            self.pruned_at.append(epoch)
+
+    def prune(self, trainer: Any, pl_module: Any) -> None:
+        """Prune now, and tell every callback that has `on_before_prune` or `on_prune`."""
+        tell(trainer, "on_before_prune", pl_module, self)
+        before = self.mask or Mask.dense(self.prunable(pl_module))
+        amount, of = self._step(trainer.current_epoch, before)
+        looks_at_loss = "loss" in self.criterion.needs
+        with silenced(pl_module) if looks_at_loss else contextlib.nullcontext():
+            mask = prune(
+                pl_module,
+                amount,
+                of=of,
+                scope=self.scope,
+                criterion=self.criterion,
+                rates=self.rates,
+                mask=self.mask,
+                include=self.include,
+                exclude=self.exclude,
+                frozen=self.frozen,
+                min_keep=self.min_keep,
+                seed=self.seed,
+                **self._evidence(trainer),
+            )
+        self.mask = trainer.strategy.broadcast(mask)
+        self.enforce(trainer, pl_module)
+        self._unproven = set(self.mask)
+        rank_zero_info(
+            f"PruneAtEpoch: after {trainer.current_epoch} epochs {before.density:.2%} -> "
+            f"{self.mask.density:.2%} of the prunable weights ({self.mask.kept:,} of "
+            f"{self.mask.total:,}), {self.mask.density_of(pl_module):.2%} of all parameters"
+        )
+        tell(trainer, "on_prune", pl_module, self)
+
+    def _step(self, epoch: int, before: Mask) -> tuple[float | None, str]:
+        """Return amount and unit of this event."""
+        event = len(self.pruned_at)
+        amount = self.amounts[min(event, len(self.amounts) - 1)]
+        progress = self.schedule.progress(epoch)
+        if amount is None or progress is None:
+            return amount, self.of
+        if event == 0:
+            self._first_density = before.density
+        start = 1 - self._first_density
+        final = amount if self.of == "all" else 1 - (1 - amount) * (1 - start)
+        return start + (final - start) * progress, "all"
+
+    def _evidence(self, trainer: Any) -> dict[str, Any]:
+        """Return what the criterion needs beyond the weights."""
+        evidence: dict[str, Any] = {}
+        if "init" in self.criterion.needs and self._initial_path is not None:
+            evidence["init"] = Snapshot.load(self._initial_path).weights
+        if "batches" in self.criterion.needs:
+            evidence["batches"] = training_batches(trainer, self.batches)
+        if "loss" in self.criterion.needs:
+            evidence["loss"] = training_loss
+        return evidence
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {
+            "pruned_at": self.pruned_at,
+            "first_density": self._first_density,
+            "initial": self._initial_path,
+        }
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self.pruned_at = list(state_dict["pruned_at"])
+        self._first_density = state_dict["first_density"]
+        self._initial_path = state_dict["initial"]
+
+
+def _amounts(
+    given: float | list[float] | None, schedule: Schedule, scope: str
+) -> list[float] | list[None]:
+    if given is None:
+        return [None] if ":" in scope else [0.2]
+    if not isinstance(given, list):
+        return [given]
+    events = len(schedule.epochs) if isinstance(schedule, AtEpochs) else None
+    if events != len(given):
+        raise ValueError(
+            f"amount={given} gives {len(given)} amounts; a list of epochs of the same length is "
+            f"needed, not {events or 'a schedule'}."
+        )
+    return given

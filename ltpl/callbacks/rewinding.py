@@ -1,0 +1,281 @@
+"""`RewindToEpoch`: after each pruning, go back to where training once was."""
+
+from __future__ import annotations
+
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
+from typing_extensions import override
+
+from ltpl.callbacks.averages import restart_averages
+from ltpl.callbacks.folder import callback_folder
+from ltpl.callbacks.masking import Masking
+from ltpl.callbacks.namespace import Callback
+from ltpl.masks.errors import unknown
+from ltpl.masks.mask import Mask
+from ltpl.masks.select import named_parameters
+from ltpl.tickets.snapshot import Snapshot
+from ltpl.tickets.start import KEPT, PRUNED, redraw_, starting_weights, warn_of_other_scale
+from ltpl.tickets.step import Step
+
+DEEP = 8  # convolutions: VGG-11 has 8, Conv-6 has 6
+
+
+class Policy(str, Enum):
+    """What happens after a pruning.
+
+    `rewind` takes weights, buffers, optimiser and schedule back; `lr_rewind` only optimiser and
+    schedule (Renda et al., 2020); `finetune` keeps the weights and the last learning rate;
+    `reinit` draws new weights under the mask and restarts; `continue` changes nothing.
+    """
+
+    rewind = "rewind"
+    lr_rewind = "lr_rewind"
+    finetune = "finetune"
+    reinit = "reinit"
+    continue_ = "continue"
+
+
+class RewindToEpoch(Callback):
+    """After each pruning of the same fit, go back to a snapshot of an early epoch or step.
+
+    What goes back is written to the log and kept in the state: weights, buffers, optimisers,
+    learning-rate schedules, averages. The snapshot is a file beside the logs.
+
+    Args:
+        epoch: How many epochs are trained before the snapshot; 0 is initialisation.
+        policy: `rewind`, `lr_rewind`, `finetune`, `reinit` or `continue`.
+        optimizer: Whether the optimiser starts `fresh` or with the snapshot's slots, `restored`.
+        at: The moment of the snapshot in steps instead: `500it`, `2ep50it`, `10ep`.
+        mask_1: What kept weights start from when rewound: `rewind` (their values),
+            `sign_constant`, `reshuffle`, `reinit` (Zhou et al., 2019).
+        mask_0: What pruned weights become: `zero`, or `freeze` at the snapshot's value.
+        dirpath: Folder of the snapshot; beside the logs if not given.
+        seed: Seed of reshuffling and reinitialising.
+
+    Raises:
+        ValueError: If an option is unknown or two of them contradict.
+
+    Example:
+        >>> from ltpl.callbacks import PruneAtEpoch, RewindToEpoch
+        >>> callbacks = [PruneAtEpoch(epochs=[10, 20]), RewindToEpoch(epoch=2)]
+    """
+
+    def __init__(
+        self,
+        epoch: int = 0,
+        policy: str = "rewind",
+        optimizer: str = "fresh",
+        at: str | None = None,
+        mask_1: str = "rewind",
+        mask_0: str = "zero",
+        dirpath: str | None = None,
+        seed: int = 0,
+    ):
+        for option, given, allowed in (
+            ("policy", policy, [p.value for p in Policy]),
+            ("optimizer", optimizer, ["fresh", "restored"]),
+            ("mask_1", mask_1, KEPT),
+            ("mask_0", mask_0, PRUNED),
+        ):
+            if given not in allowed:
+                raise unknown(option, given, allowed)
+        if epoch < 0 or (epoch and at is not None):
+            raise ValueError(f"epoch={epoch}, at={at!r}: give epoch >= 0, or at, not both.")
+        self.step = Step(epoch) if at is None else Step.parse(at)
+        self.policy = Policy(policy)
+        if self.policy is Policy.reinit:
+            mask_1 = "reinit"
+        elif self.policy is not Policy.rewind and (mask_1, mask_0) != ("rewind", "zero"):
+            raise ValueError(
+                f"mask_1={mask_1!r}, mask_0={mask_0!r} with policy={policy!r}: these actions "
+                "belong to policy='rewind'."
+            )
+        if optimizer == "restored" and self.policy not in (Policy.rewind, Policy.lr_rewind):
+            raise ValueError(
+                f"optimizer='restored' with policy={policy!r}: only 'rewind' and 'lr_rewind' can "
+                "take the snapshot's momenta back."
+            )
+        self.optimizer = optimizer
+        self.mask_1 = mask_1
+        self.mask_0 = mask_0
+        self.dirpath = dirpath
+        self.seed = seed
+        self._forget()
+
+    def _forget(self) -> None:
+        self.snapshot_path: str | None = None
+        self.history: list[str] = []
+        self._epoch_began_at = 0
+        self._lr_held = False
+
+    @override
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        if stage != "fit":
+            return
+        if sum(isinstance(callback, RewindToEpoch) for callback in trainer.callbacks) > 1:
+            raise ValueError("Two RewindToEpoch callbacks contradict each other; keep one.")
+        self._forget()
+
+    @override
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        if self.snapshot_path is not None and not Path(self.snapshot_path).is_file():
+            raise FileNotFoundError(
+                f"RewindToEpoch: the checkpoint rewinds to {self.snapshot_path}, which is not "
+                "there. Put the file back, or start without ckpt_path."
+            )
+        if self._lr_held:
+            _hold_learning_rate(trainer)
+
+    @override
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        self._epoch_began_at = trainer.global_step
+        self._take_snapshot_if_due(trainer, pl_module)
+
+    @override
+    def on_train_batch_start(
+        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self.snapshot_path is None:
+            self._take_snapshot_if_due(trainer, pl_module)
+
+    def on_before_prune(self, trainer: Any, pl_module: Any, pruner: Masking) -> None:
+        """Take the snapshot first where pruning and snapshot fall on the same moment."""
+        self._take_snapshot_if_due(trainer, pl_module)
+        goes_back = self.policy in (Policy.rewind, Policy.lr_rewind, Policy.reinit)
+        if self.snapshot_path is None and goes_back:
+            raise ValueError(
+                f"RewindToEpoch goes back to {self.step}, but a pruning comes before it, after "
+                f"{trainer.current_epoch} epochs: prune later or rewind to an earlier moment."
+            )
+
+    def on_prune(self, trainer: Any, pl_module: Any, pruner: Masking) -> None:
+        """Go back, as the policy says."""
+        back = {
+            Policy.rewind: self._rewind,
+            Policy.reinit: self._rewind,
+            Policy.lr_rewind: self._rewind_learning_rate,
+            Policy.finetune: self._hold_learning_rate,
+            Policy.continue_: lambda *_: "nothing goes back",
+        }[self.policy](trainer, pl_module, pruner)
+        pruner.enforce(trainer, pl_module)
+        entry = f"after {trainer.current_epoch} epochs, {self.policy.value}: {back}"
+        self.history.append(entry)
+        rank_zero_info(f"RewindToEpoch: {entry}")
+
+    def _take_snapshot_if_due(self, trainer: Any, pl_module: Any) -> None:
+        if self.snapshot_path is not None or not self._is_due(trainer):
+            return
+        snapshot = Snapshot.take(
+            str(self.step),
+            pl_module,
+            trainer.optimizers,
+            [config.scheduler for config in trainer.lr_scheduler_configs],
+        )
+        folder = Path(self.dirpath).absolute() if self.dirpath else callback_folder(trainer)
+        path = folder / "snapshot.safetensors"
+        if trainer.is_global_zero:
+            snapshot.save(path)
+        trainer.strategy.barrier()
+        self.snapshot_path = str(path)
+        if self.step.is_start and self.policy is Policy.rewind:
+            _warn_of_deep_network(trainer, pl_module)
+
+    def _is_due(self, trainer: Any) -> bool:
+        if self.step.epoch is None:
+            return bool(trainer.global_step == self.step.iteration)
+        since = trainer.global_step - self._epoch_began_at
+        return bool(trainer.current_epoch == self.step.epoch and since == self.step.iteration)
+
+    def _snapshot(self) -> Snapshot:
+        assert self.snapshot_path is not None
+        return Snapshot.load(self.snapshot_path)
+
+    def _rewind(self, trainer: Any, pl_module: Any, pruner: Masking) -> str:
+        snapshot, mask = self._snapshot(), pruner.mask
+        assert mask is not None
+        snapshot.restore_weights_(pl_module)
+        seed = self.seed + len(self.history)
+        if self.mask_1 == "reinit":
+            redraw_(pl_module, mask, seed)
+            if self.step.is_start:
+                warn_of_other_scale(pl_module, snapshot.weights, mask)
+        else:
+            _set_kept(pl_module, snapshot, mask, self.mask_1, seed)
+        if self.mask_0 == "freeze":
+            _set_pruned(pl_module, snapshot, mask)
+            pruner.pinned = True
+        else:
+            mask.apply_(pl_module)
+        back = f"weights ({self.mask_1}) and buffers of {self.step}, {self._rewind_learning_rate(trainer)}"
+        return back + (", averages restarted" if restart_averages(trainer, pl_module) else "")
+
+    def _rewind_learning_rate(self, trainer: Any, *_: Any) -> str:
+        snapshot = self._snapshot()
+        for index, config in enumerate(trainer.lr_scheduler_configs):
+            snapshot.restore_scheduler_(index, config.scheduler)
+        for index, optimizer in enumerate(trainer.optimizers):
+            snapshot.restore_optimizer_(index, optimizer, slots=self.optimizer == "restored")
+        return f"schedules of {self.step}, optimizers {self.optimizer}, {_learning_rates(trainer)}"
+
+    def _hold_learning_rate(self, trainer: Any, *_: Any) -> str:
+        self._lr_held = True
+        _hold_learning_rate(trainer)
+        return f"nothing goes back, schedules stopped, {_learning_rates(trainer)}"
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "snapshot": self.snapshot_path,
+            "history": self.history,
+            "epoch_began_at": self._epoch_began_at,
+            "lr_held": self._lr_held,
+        }
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.snapshot_path = state_dict["snapshot"]
+        self.history = list(state_dict["history"])
+        self._epoch_began_at = state_dict["epoch_began_at"]
+        self._lr_held = state_dict["lr_held"]
+
+
+def _set_kept(model: Any, snapshot: Snapshot, mask: Mask, kept: str, seed: int) -> None:
+    parameters = named_parameters(model)
+    for name, start in starting_weights(snapshot.weights, mask, kept, seed).items():
+        parameters[name].data.copy_(start)
+
+
+def _set_pruned(model: Any, snapshot: Snapshot, mask: Mask) -> None:
+    parameters = named_parameters(model)
+    for name, keep in mask.items():
+        values = parameters[name].data
+        keep = keep.to(values.device)
+        values.copy_(values.where(keep, snapshot.weights[name].to(values.device)))
+
+
+def _hold_learning_rate(trainer: Any) -> None:
+    """Keep every learning rate where it is: the schedulers are never stepped again."""
+    for config in trainer.lr_scheduler_configs:
+        config.frequency = sys.maxsize
+
+
+def _learning_rates(trainer: Any) -> str:
+    rates = [f"{g['lr']:.4g}" for o in trainer.optimizers for g in o.param_groups if "lr" in g]
+    return f"learning rate {', '.join(dict.fromkeys(rates))}"
+
+
+def _warn_of_deep_network(trainer: Any, pl_module: Any) -> None:
+    convolutions = sum(p.dim() == 4 for p in pl_module.parameters())
+    rates = [float(g.get("lr", 0)) for o in trainer.optimizers for g in o.param_groups]
+    if convolutions >= DEEP and max(rates, default=0.0) >= 0.1:
+        rank_zero_warn(
+            f"RewindToEpoch goes back to initialisation, the network has {convolutions} "
+            f"convolutions and the learning rate starts at {max(rates):g} without warm-up. Deep "
+            "residual and VGG networks have no winning ticket there: training is not yet stable to "
+            "data order (Frankle et al., 2020). Rewind to an early epoch (epoch=2), warm up, or "
+            "lower the rate."
+        )

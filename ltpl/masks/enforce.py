@@ -1,0 +1,97 @@
+"""Enforcement: what is pruned stays exactly zero, in weights, gradients and optimiser slots."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
+
+from ltpl.masks.mask import Mask
+
+
+class Enforcement:
+    """Keeps parameters under their mask by multiplying in place; nothing is reparametrised.
+
+    Parameters keep their names, order and identity, so checkpoints, averages, compiled graphs and
+    distributed wrappers do not notice.
+
+    Args:
+        parameters: The live parameters by name. Those without a mask, or kept whole, cost nothing.
+        mask: What is kept.
+        pinned: Values that pruned weights hold instead of zero, by name (frozen at their
+            initial value).
+
+    Example:
+        >>> net = nn.Linear(2, 1, bias=False)
+        >>> optimizer = torch.optim.SGD(net.parameters(), lr=1.0, momentum=0.9)
+        >>> rule = Enforcement(dict(net.named_parameters()),
+        ...                    Mask({"weight": torch.tensor([[True, False]])}))
+        >>> _ = rule.attach(optimizer)
+        >>> net(torch.ones(1, 2)).sum().backward()
+        >>> rule.zero_gradients()
+        >>> optimizer.step()
+        >>> float(net.weight[0, 1]), float(optimizer.state[net.weight]["momentum_buffer"][0, 1])
+        (0.0, 0.0)
+    """
+
+    def __init__(
+        self,
+        parameters: Mapping[str, nn.Parameter],
+        mask: Mask,
+        pinned: Mapping[str, Tensor] | None = None,
+    ):
+        mask.must_fit(parameters)
+        self._factor: dict[nn.Parameter, Tensor] = {}
+        self._pinned: dict[nn.Parameter, Tensor] = {}
+        for name, keep in mask.items():
+            parameter = parameters[name]
+            if not bool(keep.all()):
+                self._factor[parameter] = keep.to(parameter.device, parameter.dtype)
+                if pinned is not None:
+                    values = pinned[name].to(parameter.device, parameter.dtype)
+                    self._pinned[parameter] = values.masked_fill(keep.to(parameter.device), 0)
+        self.zero_weights(self._factor)
+
+    @torch.no_grad()
+    def zero_weights(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Set the pruned weights of `parameters` to zero, or to their pinned values."""
+        mine = [p for p in parameters if p in self._factor]
+        self._multiply(mine, mine)
+        if self._pinned and mine:
+            torch._foreach_add_(tuple(mine), tuple(self._pinned[p] for p in mine))
+
+    @torch.no_grad()
+    def zero_gradients(self) -> None:
+        """Set the gradients of pruned weights to zero."""
+        found = [(p, p.grad) for p in self._factor if p.grad is not None]
+        dense = [(p, g) for p, g in found if g.layout == torch.strided]
+        self._multiply([g for _, g in dense], [p for p, _ in dense])
+
+    @torch.no_grad()
+    def zero_slots(self, optimizer: Optimizer) -> None:
+        """Set momenta, moments and other slots of pruned weights to zero."""
+        slots, owners = [], []
+        for parameter in self._factor:
+            for slot in optimizer.state.get(parameter, {}).values():
+                if isinstance(slot, Tensor) and slot.shape == parameter.shape:
+                    slots.append(slot)
+                    owners.append(parameter)
+        self._multiply(slots, owners)
+
+    def _multiply(self, tensors: Sequence[Tensor], owners: Sequence[nn.Parameter]) -> None:
+        if tensors:
+            torch._foreach_mul_(tuple(tensors), tuple(self._factor[p] for p in owners))
+
+    def attach(self, optimizer: Optimizer) -> RemovableHandle:
+        """Enforce after each step of `optimizer`, from now until the handle is removed."""
+        self.zero_slots(optimizer)
+        stepped = [p for group in optimizer.param_groups for p in group["params"]]
+
+        def enforce(optimizer: Optimizer, *_: object) -> None:
+            self.zero_weights(stepped)
+            self.zero_slots(optimizer)
+
+        return optimizer.register_step_post_hook(enforce)

@@ -1,0 +1,101 @@
+"""Nested state in one safetensors file: tensors as tensors, the rest as JSON, a digest over both.
+
+Optimiser and scheduler states are dictionaries of dictionaries with tensors and numbers inside.
+They are stored without pickle, so reading a file never runs code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ltpl.masks.files import whole_file
+
+
+def save_state(path: str | Path, state: Any, kind: str) -> None:
+    """Write `state` to `path`, whole or not at all.
+
+    Args:
+        path: The file.
+        state: Dictionaries, lists and tuples of tensors, numbers, strings and None.
+        kind: What the file is, checked on loading.
+
+    Raises:
+        ValueError: If something inside `state` cannot be stored; its place is named.
+    """
+    tensors: dict[str, Tensor] = {}
+    tree = json.dumps(_flatten(state, kind, tensors))
+    header = {"format": kind, "tree": tree, "digest": _digest(tree, tensors)}
+    with whole_file(path) as beside:
+        save_file(tensors, beside, metadata=header)
+
+
+def load_state(path: str | Path, kind: str) -> Any:
+    """Read what `save_state` wrote, and check it.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is of another kind, cut short or changed.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"No {kind} at {path}.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a whole safetensors file: {error}.") from None
+    if header.get("format") != kind:
+        raise ValueError(f"{path} is no {kind}: its format is {header.get('format')!r}.")
+    if _digest(header["tree"], tensors) != header["digest"]:
+        raise ValueError(f"{path} was changed after it was written: its digest differs.")
+    return _unflatten(json.loads(header["tree"]), tensors)
+
+
+def _flatten(value: Any, place: str, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(value, Tensor):
+        tensors[place] = value.detach().cpu().contiguous().clone()
+        return {"tensor": place}
+    if isinstance(value, Mapping):
+        kind = "counter" if isinstance(value, Counter) else "dict"
+        return {kind: [[k, _flatten(v, f"{place}.{k}", tensors)] for k, v in value.items()]}
+    if isinstance(value, (list, tuple)):
+        kind = "tuple" if isinstance(value, tuple) else "list"
+        return {kind: [_flatten(v, f"{place}.{i}", tensors) for i, v in enumerate(value)]}
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise ValueError(
+        f"{place} is a {type(value).__name__}; only tensors, numbers, strings and containers of "
+        "them can be stored."
+    )
+
+
+def _unflatten(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    if not isinstance(value, dict):
+        return value
+    ((kind, content),) = value.items()
+    if kind == "tensor":
+        return tensors[content]
+    if kind in ("dict", "counter"):
+        entries = {k: _unflatten(v, tensors) for k, v in content}
+        return Counter(entries) if kind == "counter" else entries
+    items = [_unflatten(v, tensors) for v in content]
+    return tuple(items) if kind == "tuple" else items
+
+
+def _digest(tree: str, tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256(tree.encode())
+    for key in sorted(tensors):
+        tensor = tensors[key]
+        digest.update(f"{key}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,110 @@
+"""`Snapshot`: all that a rewind may put back, copied at one moment and kept in one file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from ltpl.masks.select import named_buffers, named_parameters
+from ltpl.tickets.files import load_state, save_state
+
+FORMAT = "ltpl.snapshot/1"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Copies, never aliases, of a network's state at a step.
+
+    Args:
+        step: When, as written: `2ep`.
+        weights: Parameters by name.
+        buffers: Buffers by name, such as BatchNorm statistics.
+        optimizers: State of each optimiser.
+        schedulers: State of each learning-rate scheduler.
+    """
+
+    step: str
+    weights: dict[str, Tensor]
+    buffers: dict[str, Tensor]
+    optimizers: list[Any] = field(default_factory=list)
+    schedulers: list[Any] = field(default_factory=list)
+
+    @classmethod
+    def take(
+        cls,
+        step: str,
+        model: nn.Module,
+        optimizers: Sequence[Optimizer] = (),
+        schedulers: Sequence[Any] = (),
+    ) -> Snapshot:
+        """Copy the state of `model` and of what trains it to the CPU."""
+        return cls(
+            step,
+            {name: _copied(p) for name, p in named_parameters(model).items()},
+            {name: _copied(b) for name, b in named_buffers(model).items()},
+            [_copied(optimizer.state_dict()) for optimizer in optimizers],
+            [_copied(scheduler.state_dict()) for scheduler in schedulers],
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write one safetensors file, whole or not at all."""
+        save_state(path, vars(self), FORMAT)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Snapshot:
+        """Read a snapshot; a file that is missing, cut short or changed is refused."""
+        return cls(**load_state(path, FORMAT))
+
+    @torch.no_grad()
+    def restore_weights_(self, model: nn.Module) -> None:
+        """Put weights and buffers back into the live tensors."""
+        for live, kept in (
+            (named_parameters(model), self.weights),
+            (named_buffers(model), self.buffers),
+        ):
+            for name, tensor in live.items():
+                if name not in kept or kept[name].shape != tensor.shape:
+                    raise ValueError(
+                        f"The snapshot of {self.step} does not fit: {name!r} is missing there or "
+                        "has another shape."
+                    )
+                tensor.copy_(kept[name])
+
+    def restore_optimizer_(self, index: int, optimizer: Optimizer, slots: bool) -> None:
+        """Put back an optimiser's learning rate and other options; its slots too, or none.
+
+        Args:
+            index: Which of the optimisers.
+            optimizer: The live optimiser.
+            slots: Whether momenta and moments come back; otherwise they start fresh.
+        """
+        state = _copied(self.optimizers[index])
+        if slots:
+            optimizer.load_state_dict(state)
+            return
+        optimizer.state.clear()
+        for group, kept in zip(optimizer.param_groups, state["param_groups"], strict=False):
+            group.update({key: value for key, value in kept.items() if key != "params"})
+
+    def restore_scheduler_(self, index: int, scheduler: Any) -> None:
+        """Put a learning-rate scheduler back to where it was."""
+        scheduler.load_state_dict(_copied(self.schedulers[index]))
+
+
+def _copied(value: Any) -> Any:
+    """Copy nested state; tensors go to the CPU, containers keep their type."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        copy = value.copy()
+        copy.update({key: _copied(v) for key, v in value.items()})
+        return copy
+    if isinstance(value, (list, tuple)):
+        return type(value)(_copied(v) for v in value)
+    return value
