@@ -111,6 +111,15 @@ class PruneAtEpoch(Masking):
         self._prune_if_due(trainer, pl_module, ended=False)
 
     @override
+    def on_train_batch_start(
+        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
+    ) -> None:
+        # Resumed from a checkpoint of an epoch's last batch, Lightning starts the next epoch
+        # without `on_train_epoch_start`.
+        if batch_idx == 0:
+            self._prune_if_due(trainer, pl_module, ended=False)
+
+    @override
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         self._prune_if_due(trainer, pl_module, ended=True)
         if isinstance(self.schedule, AtEpochs) and not trainer.fast_dev_run:

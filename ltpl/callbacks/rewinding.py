@@ -114,11 +114,8 @@ class RewindToEpoch(Callback):
 
     @override
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        if stage != "fit":
-            return
-        if sum(isinstance(callback, RewindToEpoch) for callback in trainer.callbacks) > 1:
-            raise ValueError("Two RewindToEpoch callbacks contradict each other; keep one.")
-        self._forget()
+        if stage == "fit":
+            self._forget()
 
     @override
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
@@ -139,12 +136,13 @@ class RewindToEpoch(Callback):
     def on_train_batch_start(
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
-        if self.snapshot_path is None:
-            self._take_snapshot_if_due(trainer, pl_module)
+        if batch_idx == 0:
+            self._epoch_began_at = trainer.global_step
+        self._take_snapshot_if_due(trainer, pl_module)
 
     def on_before_prune(self, trainer: Any, pl_module: Any, pruner: Masking) -> None:
         """Take the snapshot first where pruning and snapshot fall on the same moment."""
-        self._take_snapshot_if_due(trainer, pl_module)
+        self.on_train_epoch_start(trainer, pl_module)
         goes_back = self.policy in (Policy.rewind, Policy.lr_rewind, Policy.reinit)
         if self.snapshot_path is None and goes_back:
             raise ValueError(

@@ -27,6 +27,8 @@ def allocate(
     scope: str = "global",
     rates: Mapping[str, float] | None = None,
     min_keep: int = 1,
+    way: float = 1.0,
+    before: Mapping[str, int] | None = None,
 ) -> dict[str, Tensor]:
     """Return, for each parameter, flat booleans that keep exactly the number asked for.
 
@@ -46,12 +48,17 @@ def allocate(
             parameters of equal rate compete.
         min_keep: At least so many weights of each parameter stay; others go instead, so that the
             total is as asked.
+        way: How far to go from the density before to the one asked for, in geometric steps; an
+            iterated criterion arrives at 1.
+        before: How many weights lived before the first step, by parameter; now, if not given.
 
     Raises:
         ValueError: If an option is out of range or the numbers cannot be met.
     """
     rates = dict(rates or dict.fromkeys(scores, 1.0))
+    before = before or {name: layer.live for name, layer in scores.items()}
     n_of_m = check_options(amount, of, scope, min_keep)
+    held: list[str] = []
     open_names = [name for name in scores if rates[name] > 0]
     kept = {n: _everything(s) for n, s in scores.items() if n not in open_names}
     if n_of_m:
@@ -60,17 +67,23 @@ def allocate(
     elif amount is not None and scope == "global":
         for names in _by_rate(open_names, rates):
             group = [scores[name] for name in names]
-            keep = _target(group, amount * rates[names[0]], of)
-            kept |= dict(zip(names, _keep_with_floor(group, keep, min_keep), strict=True))
+            keep = _target(group, amount * rates[names[0]], of, before, way)
+            masks, short = _keep_with_floor(group, keep, min_keep)
+            kept |= dict(zip(names, masks, strict=True))
+            held += short
     elif amount is not None:
         layers = [scores[name] for name in open_names]
         if scope == "layer":
-            keeps = [_target([scores[n]], amount * rates[n], of) for n in open_names]
+            keeps = [_target([x], amount * rates[x.name], of, before, way) for x in layers]
         else:
             _only_exempt(rates, scope)
-            keeps = _erk(layers, [shapes[n] for n in open_names], _target(layers, amount, of))
-        for layer, keep in zip(layers, _raise_to_floor(layers, keeps, min_keep), strict=True):
+            keep = _target(layers, amount, of, before, way)
+            keeps = _erk(layers, [shapes[n] for n in open_names], keep)
+        keeps, held = _raise_to_floor(layers, keeps, min_keep, even_out=way == 1)
+        for layer, keep in zip(layers, keeps, strict=True):
             kept[layer.name] = keep_highest([layer], keep)[0]
+    if held and way == 1:
+        _warn_of_floor(held, min_keep)
     return {name: kept[name] for name in scores}
 
 
@@ -121,16 +134,20 @@ def _by_rate(names: Sequence[str], rates: Mapping[str, float]) -> list[list[str]
     return list(groups.values())
 
 
-def _target(layers: Sequence[Scores], amount: float, of: str) -> int:
+def _target(
+    layers: Sequence[Scores], amount: float, of: str, before: Mapping[str, int], way: float
+) -> int:
     if amount >= 1:
         raise ValueError(
             f"amount times rate is {amount:g} for {layers[0].name!r}: it must stay below 1."
         )
-    live = sum(layer.live for layer in layers)
+    live = sum(before[layer.name] for layer in layers)
     if of == "remaining":
-        return live - round(amount * live)
-    total = sum(layer.total for layer in layers)
-    return min(live, total - round(amount * total))
+        goal = live - round(amount * live)
+    else:
+        total = sum(layer.total for layer in layers)
+        goal = min(live, total - round(amount * total))
+    return goal if way == 1 or not live else round(live * (max(goal, 1) / live) ** way)
 
 
 def _floors(layers: Sequence[Scores], keep: int, min_keep: int) -> list[int]:
@@ -144,15 +161,17 @@ def _floors(layers: Sequence[Scores], keep: int, min_keep: int) -> list[int]:
 
 
 def _warn_of_floor(names: Sequence[str], min_keep: int) -> None:
-    if names:
-        warnings.warn(
-            f"min_keep={min_keep} holds weights back in {', '.join(names)}; as many others were "
-            "pruned instead.",
-            stacklevel=5,
-        )
+    warnings.warn(
+        f"min_keep={min_keep} holds weights back in {', '.join(names)}; as many others were "
+        "pruned instead.",
+        stacklevel=4,
+    )
 
 
-def _keep_with_floor(layers: Sequence[Scores], keep: int, min_keep: int) -> list[Tensor]:
+def _keep_with_floor(
+    layers: Sequence[Scores], keep: int, min_keep: int
+) -> tuple[list[Tensor], list[str]]:
+    """Return the masks, and the names of the parameters that only the floor kept."""
     floors = _floors(layers, keep, min_keep)
     held: dict[int, Tensor] = {}
     while True:
@@ -163,19 +182,24 @@ def _keep_with_floor(layers: Sequence[Scores], keep: int, min_keep: int) -> list
         if not short:
             break
         held |= {i: keep_highest([layers[i]], floors[i])[0] for i in short}
-    _warn_of_floor([layers[i].name for i in sorted(held)], min_keep)
-    return [held[i] if i in held else masks[i] for i in range(len(layers))]
+    every = [held[i] if i in held else masks[i] for i in range(len(layers))]
+    return every, [layers[i].name for i in sorted(held)]
 
 
-def _raise_to_floor(layers: Sequence[Scores], keeps: list[int], min_keep: int) -> list[int]:
-    """Raise what lies below the floor and take as many from the others, by their slack."""
+def _raise_to_floor(
+    layers: Sequence[Scores], keeps: list[int], min_keep: int, even_out: bool
+) -> tuple[list[int], list[str]]:
+    """Raise what lies below the floor and take as many from the others, by their slack.
+
+    Steps on the way (not `even_out`) take nothing: what they took could not come back later.
+    """
     floors = _floors(layers, sum(keeps), min_keep)
     short = [i for i, keep in enumerate(keeps) if keep < floors[i]]
-    missing = sum(floors[i] - keeps[i] for i in short)
+    missing = sum(floors[i] - keeps[i] for i in short) if even_out else 0
     slack = [max(0, keep - floor) for keep, floor in zip(keeps, floors, strict=True)]
     taken = _share_out(missing, slack, slack)
-    _warn_of_floor([layers[i].name for i in short], min_keep)
-    return [max(k, f) - t for k, f, t in zip(keeps, floors, taken, strict=True)]
+    raised = [max(k, f) - t for k, f, t in zip(keeps, floors, taken, strict=True)]
+    return raised, [layers[i].name for i in short]
 
 
 def _share_out(count: int, weights: Sequence[float], limits: Sequence[int]) -> list[int]:

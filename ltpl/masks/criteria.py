@@ -162,13 +162,19 @@ def find_criterion(given: str | Callable[..., Any] | Criterion) -> Criterion:
         raise unknown("criterion", given, CRITERIA)
     try:
         score = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, TypeError) as error:
         raise ValueError(f"criterion={given!r} cannot be imported: {error}.") from None
     return _checked(Criterion(given, score))
 
 
 def _checked(criterion: Criterion) -> Criterion:
-    needs = criterion.needs
+    try:
+        needs = criterion.needs
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"criterion={criterion.name!r} is no Python function whose arguments can be read; "
+            "wrap it: def mine(weight): return ..."
+        ) from None
     allowed = NETWORK_ARGUMENTS if "model" in needs else PARAMETER_ARGUMENTS
     odd = [name for name in needs if name not in allowed]
     if odd or not needs:

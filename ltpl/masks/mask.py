@@ -221,6 +221,7 @@ class Mask(Mapping[str, Tensor]):
             "digest": _digest(bits, self.shapes),
             "metadata": json.dumps(self.metadata),
         }
+        header["seal"] = _seal(header)
         with whole_file(path) as beside:
             save_file(bits, beside, metadata=header)
 
@@ -244,9 +245,12 @@ class Mask(Mapping[str, Tensor]):
             raise ValueError(
                 f"{path} is not a mask: format {header.get('format')!r}, not {FORMAT!r}."
             )
+        changed = ValueError(f"{path} was changed after it was written: its digest differs.")
+        if header.get("seal") != _seal(header):
+            raise changed
         shapes = json.loads(header["shapes"])
         if bits.keys() != shapes.keys() or _digest(bits, shapes) != header["digest"]:
-            raise ValueError(f"{path} was changed after it was written: its digest differs.")
+            raise changed
         mask = cls.unpacked(bits, shapes)
         mask.metadata = json.loads(header["metadata"])
         return mask
@@ -258,3 +262,9 @@ def _digest(bits: Mapping[str, Tensor], shapes: Mapping[str, list[int]]) -> str:
         digest.update(f"{name}{shapes[name]}".encode())
         digest.update(bits[name].numpy().data)
     return digest.hexdigest()
+
+
+def _seal(header: Mapping[str, str]) -> str:
+    """SHA-256 over what the header says besides the seal itself."""
+    rest = {key: value for key, value in header.items() if key != "seal"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()

@@ -16,12 +16,16 @@ from ltpl.masks.select import named_parameters
 def live_path(model: nn.Module, mask: Mask, batch: Any) -> bool:
     """Say whether any path of kept weights leads from the input to the output.
 
-    A network of absolute values without biases is fed with ones: what arrives came by a path.
+    A network without biases, whose kept weights are random positive numbers, is fed with random
+    positive numbers: if zeros give another output, something arrived, and it came by a path.
 
     Args:
         model: The network; it is left as it was.
         mask: What is kept.
         batch: One batch, for its shape.
+
+    Raises:
+        ValueError: If the mask does not fit the network.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1))
@@ -34,12 +38,21 @@ def live_path(model: nn.Module, mask: Mask, batch: Any) -> bool:
         False
     """
     inputs = model_inputs(batch)
+    parameters = named_parameters(model)
+    mask.must_fit(parameters)
+    generator = torch.Generator().manual_seed(0)
+
+    def positive(like: Tensor) -> Tensor:
+        values = torch.rand(like.shape, generator=generator, dtype=torch.float64)
+        return (values + 0.5).to(like.device)
+
     with borrowed(model), absolute(model, additive=False), torch.no_grad():
-        for name, parameter in named_parameters(model).items():
-            if name in mask:
-                parameter.data = parameter.data * mask[name].to(parameter.device)
-        output = model(*(torch.ones_like(x, dtype=torch.float64) for x in inputs))
-        return bool(first_tensor(output).abs().sum() > 0)
+        for name, keep in mask.items():
+            scale = len(keep) / max(1, int(keep.count_nonzero()))  # a row sums to about 1
+            parameters[name].data = positive(parameters[name]) * keep.to(parameters[name]) * scale
+        something = first_tensor(model(*map(positive, inputs)))
+        nothing = first_tensor(model(*(torch.zeros_like(x, dtype=torch.float64) for x in inputs)))
+        return not torch.equal(something, nothing)
 
 
 def cut_off(gradients: Mapping[str, Tensor | None]) -> list[str]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ltpl.masks.allocate import allocate, check_options
 from ltpl.masks.criteria import Criterion, find_criterion
 from ltpl.masks.mask import Mask
-from ltpl.masks.saliency import Loss
+from ltpl.masks.saliency import Loss, only_kept
 from ltpl.masks.select import layer_rates, prunable
 from ltpl.masks.threshold import Scores
 
@@ -78,14 +78,14 @@ def prune(
     factors = layer_rates(model, chosen, rates)
     shapes = {name: tuple(p.shape) for name, p in chosen.items()}
     kept = mask
+    before = {name: p.numel() for name, p in chosen.items()}
+    before |= {row.name: row.kept for row in mask.table()} if mask is not None else {}
     rounds = 1 if amount is None else score.rounds
     with torch.no_grad():
         for done in range(1, rounds + 1):
-            share, unit = amount, of
-            if amount is not None and rounds > 1:
-                share, unit = _step(amount, of, mask, done / rounds)
             layers = _scores(score, model, chosen, kept, init, data, loss, seed)
-            flat = allocate(layers, shapes, share, unit, scope, factors, min_keep)
+            way = done / rounds
+            flat = allocate(layers, shapes, amount, of, scope, factors, min_keep, way, before)
             kept = Mask({name: keep.view(shapes[name]) for name, keep in flat.items()})
     assert kept is not None
     _warn_of_empty(kept)
@@ -99,13 +99,6 @@ def _warn_of_empty(mask: Mask) -> None:
             "min_keep.",
             stacklevel=3,
         )
-
-
-def _step(amount: float, of: str, mask: Mask | None, share: float) -> tuple[float, str]:
-    """Return how much is pruned of all weights after this share of an iterated criterion."""
-    before = mask.density if mask is not None else 1.0
-    after = before * (1 - amount) if of == "remaining" else min(before, 1 - amount)
-    return 1 - before * (after / before) ** share, "all"
 
 
 def _must_have(criterion: Criterion, **given: Any) -> None:
@@ -126,7 +119,7 @@ def _scores(
 ) -> dict[str, Scores]:
     if criterion.whole_network:
         given = {"model": model, "parameters": chosen, "batches": batches, "loss": loss}
-        with torch.enable_grad():
+        with only_kept(chosen, mask or {}), torch.enable_grad():
             found = criterion.score(**{name: given[name] for name in criterion.needs})
         inputs: dict[str, tuple[Tensor, ...]] = {name: (found[name],) for name in chosen}
     else:

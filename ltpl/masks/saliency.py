@@ -20,7 +20,7 @@ def snip(
     model: nn.Module, parameters: Mapping[str, nn.Parameter], batches: Iterable[Any], loss: Loss
 ) -> dict[str, Tensor]:
     """SNIP (Lee et al., 2019): |g w|, how much the loss feels the loss of a connection."""
-    with borrowed(model):
+    with borrowed(model, parameters.values()):
         total = _gradients(model, parameters, batches, loss)
         return {n: (g * parameters[n].detach()).abs() for n, g in total.items()}
 
@@ -34,7 +34,7 @@ def grasp(
     """
     batches = list(batches)
     weights = list(parameters.values())
-    with borrowed(model):
+    with borrowed(model, weights):
         first = _gradients(model, parameters, batches, loss)
         product = [torch.zeros_like(w) for w in weights]
         for batch in batches:
@@ -59,7 +59,7 @@ def synflow(
     Needs no labels and no data, only one batch for its shape. Iterated, it leaves no layer empty.
     """
     inputs = model_inputs(next(iter(batches)))
-    with borrowed(model), absolute(model):
+    with borrowed(model, parameters.values()), absolute(model):
         output = model(*(torch.ones_like(x, dtype=torch.float64) for x in inputs))
         flow = first_tensor(output).sum()
         weights = list(parameters.values())
@@ -87,13 +87,26 @@ def model_inputs(batch: Any) -> tuple[Tensor, ...]:
 
 
 @contextlib.contextmanager
-def borrowed(model: nn.Module) -> Iterator[None]:
-    """Put back buffers, gradients, modes and random states when the block ends; run uncompiled."""
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+def borrowed(model: nn.Module, follow: Iterable[nn.Parameter] = ()) -> Iterator[None]:
+    """Put back buffers, gradients, modes and random states when the block ends; run uncompiled.
+
+    Args:
+        model: The network.
+        follow: Parameters that need a gradient inside, also if they are frozen.
+    """
+    buffers = [
+        (module, name, buffer, buffer.clone())
+        for module in model.modules()
+        for name, buffer in module._buffers.items()
+        if buffer is not None
+    ]
     gradients = [(p, p.grad) for p in model.parameters()]
+    frozen = [p for p in follow if not p.requires_grad]
     modes = [(module, module.training) for module in model.modules()]
     devices = sorted({p.device.index for p in model.parameters() if p.device.type == "cuda"})
     try:
+        for parameter in frozen:
+            parameter.requires_grad_(True)
         with (
             torch.random.fork_rng(devices=devices),
             torch.enable_grad(),
@@ -101,12 +114,29 @@ def borrowed(model: nn.Module) -> Iterator[None]:
         ):
             yield
     finally:
-        for buffer, before in buffers:
-            buffer.copy_(before)
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+        for module, name, buffer, before in buffers:
+            if not torch.equal(buffer, before):
+                buffer.data.copy_(before)
+            module._buffers[name] = buffer  # a forward may have put another tensor there
         for parameter, gradient in gradients:
             parameter.grad = gradient
         for module, training in modes:
             module.training = training
+
+
+@contextlib.contextmanager
+def only_kept(parameters: Mapping[str, nn.Parameter], mask: Mapping[str, Tensor]) -> Iterator[None]:
+    """Let pruned weights be zero while the block runs; the tensors themselves are not touched."""
+    before = {name: parameters[name].data for name in mask}
+    try:
+        for name, data in before.items():
+            parameters[name].data = data.masked_fill(~mask[name].to(data.device), 0)
+        yield
+    finally:
+        for name, data in before.items():
+            parameters[name].data = data
 
 
 @contextlib.contextmanager

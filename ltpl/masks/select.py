@@ -146,8 +146,8 @@ def layer_rates(
 ) -> dict[str, float]:
     """Resolve `rates` (by kind, glob or name) to one factor for each chosen parameter.
 
-    The most specific entry counts: a name or glob (the last that matches), then `output`, then the
-    kinds `linear` and `conv`, else 1.
+    The most specific entry counts: the name, then a glob (the last that matches), then `output`,
+    then the kinds `linear` and `conv`, else 1.
 
     Raises:
         ValueError: If an entry matches nothing or a rate is negative.
@@ -161,7 +161,7 @@ def layer_rates(
         globs = [key for key in rates if key not in (*WEIGHTS, "output") and fnmatchcase(name, key)]
         used.update(globs, {kind})
         if globs:
-            resolved[name] = rates[globs[-1]]
+            resolved[name] = rates[name if name in globs else globs[-1]]
         elif name == output:
             resolved[name] = rates["output"]
         else:

@@ -103,7 +103,8 @@ def _copied(value: Any) -> Any:
         return value.detach().to("cpu", copy=True)
     if isinstance(value, dict):
         copy = value.copy()
-        copy.update({key: _copied(v) for key, v in value.items()})
+        for key, content in value.items():  # not update(): a Counter would add
+            copy[key] = _copied(content)
         return copy
     if isinstance(value, (list, tuple)):
         return type(value)(_copied(v) for v in value)

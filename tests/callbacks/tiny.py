@@ -112,6 +112,26 @@ def loader(seed: int = 0) -> DataLoader:
     return DataLoader(dataset(seed), batch_size=10)
 
 
+class Resumable(DataLoader):
+    """Goes on in the middle of an epoch, as torchdata's StatefulDataLoader does."""
+
+    begun = 0
+    skip = 0
+
+    def __iter__(self) -> Any:
+        skip, self.skip, self.begun = self.skip, 0, 0
+        for number, batch in enumerate(super().__iter__()):
+            self.begun = number + 1
+            if number >= skip:
+                yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        return {"begun": self.begun}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.skip = state["begun"] % BATCHES
+
+
 def trainer(folder: Any, callbacks: Sequence[Any], **options: Any) -> pl.Trainer:
     options = {
         "max_epochs": EPOCHS,
