@@ -208,8 +208,9 @@ class RewindToEpoch(Callback):
             pruner.pinned = True
         else:
             mask.apply_(pl_module)
-        back = f"weights ({self.mask_1}) and buffers of {self.step}, {self._rewind_learning_rate(trainer)}"
-        return back + (", averages restarted" if restart_averages(trainer, pl_module) else "")
+        averages = ", averages restarted" if restart_averages(trainer, pl_module) else ""
+        schedule = self._rewind_learning_rate(trainer)
+        return f"weights ({self.mask_1}) and buffers of {self.step}{averages}, {schedule}"
 
     def _rewind_learning_rate(self, trainer: Any, *_: Any) -> str:
         snapshot = self._snapshot()

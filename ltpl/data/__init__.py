@@ -1,0 +1,5 @@
+"""LightningDataModules."""
+
+from ltpl.data.digits import Digits
+
+__all__ = ["Digits"]

@@ -1,0 +1,5 @@
+"""Networks as plain `nn.Module`s. Each states its output layer."""
+
+from ltpl.models.mlp import MLP
+
+__all__ = ["MLP"]
