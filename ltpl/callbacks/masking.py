@@ -76,7 +76,7 @@ class Masking(Callback):
     @override
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         chosen = self.prunable(pl_module)
-        rank_zero_info(f"{type(self).__name__}: {_described(chosen, pl_module)}")
+        rank_zero_info(f"{type(self).__name__} {_described(chosen, pl_module)}")
         self._warn_of_strangers(trainer, chosen)
         self.enforce(trainer, pl_module)
 
@@ -165,7 +165,7 @@ def _described(chosen: dict[str, nn.Parameter], model: nn.Module, most: int = 8)
     names = [f"{name} {tuple(p.shape)}" for name, p in chosen.items()]
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return (
-        f"{len(names)} parameters may be pruned, {weights:,} of {everything:,} weights: "
+        f"looks at {len(names)} parameters, {weights:,} of {everything:,} weights: "
         f"{', '.join(names[:most])}{more}"
     )
 

@@ -11,6 +11,7 @@ A function of yours is used by its dotted path, `criterion="mypackage.scores.min
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 from collections.abc import Callable
@@ -105,16 +106,15 @@ def _in_units_of_mean(weight: Tensor, init: Tensor) -> tuple[Tensor, Tensor]:
     return final / final.mean().clamp_min(tiny), first / first.mean().clamp_min(tiny)
 
 
-def _same_sign(criterion: Criterion) -> Criterion:
+def _if_sign_kept(criterion: Criterion, weight: Tensor, init: Tensor) -> Tensor:
     """Rank weights whose sign changed in training below all others."""
-    last = torch.finfo(torch.float32).min
+    values = {"weight": weight, "init": init}
+    scores: Tensor = criterion.score(**{name: values[name] for name in criterion.needs})
+    return scores.masked_fill(weight.sign() != init.sign(), torch.finfo(torch.float32).min)
 
-    def score(weight: Tensor, init: Tensor) -> Tensor:
-        values = {"weight": weight, "init": init}
-        scores: Tensor = criterion.score(**{name: values[name] for name in criterion.needs})
-        return scores.masked_fill(weight.sign() != init.sign(), last)
 
-    score.__doc__ = f"{criterion.score.__doc__} Weights that changed sign go first."
+def _same_sign(criterion: Criterion) -> Criterion:
+    score = functools.partial(_if_sign_kept, criterion)
     return Criterion(f"{criterion.name}_same_sign", score, criterion.elementwise)
 
 

@@ -14,7 +14,7 @@ from ltpl.masks.allocate import allocate, check_options
 from ltpl.masks.criteria import Criterion, find_criterion
 from ltpl.masks.mask import Mask
 from ltpl.masks.saliency import Loss, only_kept
-from ltpl.masks.select import layer_rates, prunable
+from ltpl.masks.select import layer_rates, named_parameters, prunable
 from ltpl.masks.threshold import Scores
 
 
@@ -46,7 +46,8 @@ def prune(
         criterion: A name in `ltpl.masks.CRITERIA`, a function, or its dotted path.
         rates: Factors on the amount: `{"output": 0.5}` prunes the output layer at half the rate,
             `{"conv": 0}` exempts. Keys: `output`, `linear`, `conv`, a glob or a name.
-        mask: What was kept until now; nothing pruned comes back.
+        mask: What was kept until now; nothing pruned comes back. Parameters in it that are not
+            chosen (frozen by now, say) stay as they are in it.
         include: What may be pruned, see `prunable`.
         exclude: What may not.
         frozen: Whether parameters with `requires_grad=False` may be pruned.
@@ -71,7 +72,8 @@ def prune(
     check_options(amount, of, scope, min_keep)
     chosen = prunable(model, include, exclude, frozen)
     if mask is not None:
-        mask.must_fit(chosen)
+        mask.must_fit(named_parameters(model))
+    left_alone = {n: keep for n, keep in (mask or {}).items() if n not in chosen}
     score = find_criterion(criterion)
     data = list(batches) if batches is not None else None
     _must_have(score, init=init, batches=data, loss=loss)
@@ -89,7 +91,7 @@ def prune(
             kept = Mask({name: keep.view(shapes[name]) for name, keep in flat.items()})
     assert kept is not None
     _warn_of_empty(kept)
-    return kept
+    return Mask({**left_alone, **kept}) if left_alone else kept
 
 
 def _warn_of_empty(mask: Mask) -> None:
