@@ -6,6 +6,16 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from ltpl.tickets.snapshot import Snapshot
+
+
+def store(trainer: Any, snapshot: Snapshot, name: str, folder: str | None = None) -> str:
+    """Write a snapshot once for all ranks and return where it is."""
+    path = (Path(folder).absolute() if folder else callback_folder(trainer)) / name
+    if trainer.is_global_zero:
+        path = snapshot.save_beside(path)
+    return str(trainer.strategy.broadcast(str(path)))
+
 
 def callback_folder(trainer: Any) -> Path:
     """Return the folder of this fit, the same on every rank; a throw-away one in a dry run."""
@@ -13,4 +23,9 @@ def callback_folder(trainer: Any) -> Path:
         folder = tempfile.mkdtemp(prefix="ltpl-")
     else:
         folder = trainer.log_dir or trainer.default_root_dir
+    if "://" in str(folder):
+        raise ValueError(
+            f"The logs go to {folder}, but snapshots need a local folder: give RewindToEpoch a "
+            "dirpath, or the Trainer a local default_root_dir."
+        )
     return Path(trainer.strategy.broadcast(str(folder))).absolute()

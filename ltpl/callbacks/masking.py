@@ -99,7 +99,7 @@ class Masking(Callback):
             self.mask.apply_(pl_module)
             mask_averages(trainer, pl_module, self.mask)
         self._enforcement = Enforcement(parameters, self.mask, pinned)
-        self._handles = [self._enforcement.attach(o) for o in trainer.optimizers]
+        self._handles = [h for o in trainer.optimizers for h in self._enforcement.attach(o)]
 
     def _release(self) -> None:
         for handle in self._handles:

@@ -9,7 +9,7 @@ from typing import Any
 from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 from typing_extensions import override
 
-from ltpl.callbacks.folder import callback_folder
+from ltpl.callbacks.folder import store
 from ltpl.callbacks.masking import Masking, tell
 from ltpl.callbacks.scoring import silenced, training_batches, training_loss
 from ltpl.masks.allocate import check_options
@@ -99,11 +99,7 @@ class PruneAtEpoch(Masking):
 
     def _keep_initial(self, trainer: Any, pl_module: Any) -> None:
         snapshot = Snapshot.take("0ep", pl_module)
-        path = callback_folder(trainer) / "initial.safetensors"
-        if trainer.is_global_zero:
-            snapshot.save(path)
-        trainer.strategy.barrier()
-        self._initial_path = str(path)
+        self._initial_path = store(trainer, snapshot, "initial.safetensors")
 
     @override
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:

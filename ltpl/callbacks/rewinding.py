@@ -11,7 +11,7 @@ from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 from typing_extensions import override
 
 from ltpl.callbacks.averages import restart_averages
-from ltpl.callbacks.folder import callback_folder
+from ltpl.callbacks.folder import store
 from ltpl.callbacks.masking import Masking
 from ltpl.callbacks.namespace import Callback
 from ltpl.masks.errors import unknown
@@ -124,6 +124,12 @@ class RewindToEpoch(Callback):
                 f"RewindToEpoch: the checkpoint rewinds to {self.snapshot_path}, which is not "
                 "there. Put the file back, or start without ckpt_path."
             )
+        finetunes = self.policy is Policy.finetune and trainer.lr_scheduler_configs
+        if finetunes and not pl_module.automatic_optimization:
+            raise ValueError(
+                "policy='finetune' holds the learning rate, but under manual optimization the "
+                "module steps its schedulers itself: hold them there, and use policy='continue'."
+            )
         if self._lr_held:
             _hold_learning_rate(trainer)
 
@@ -143,8 +149,7 @@ class RewindToEpoch(Callback):
     def on_before_prune(self, trainer: Any, pl_module: Any, pruner: Masking) -> None:
         """Take the snapshot first where pruning and snapshot fall on the same moment."""
         self.on_train_epoch_start(trainer, pl_module)
-        goes_back = self.policy in (Policy.rewind, Policy.lr_rewind, Policy.reinit)
-        if self.snapshot_path is None and goes_back:
+        if self.snapshot_path is None and self._goes_back:
             raise ValueError(
                 f"RewindToEpoch goes back to {self.step}, but a pruning comes before it, after "
                 f"{trainer.current_epoch} epochs: prune later or rewind to an earlier moment."
@@ -165,7 +170,7 @@ class RewindToEpoch(Callback):
         rank_zero_info(f"RewindToEpoch: {entry}")
 
     def _take_snapshot_if_due(self, trainer: Any, pl_module: Any) -> None:
-        if self.snapshot_path is not None or not self._is_due(trainer):
+        if not self._goes_back or self.snapshot_path is not None or not self._is_due(trainer):
             return
         snapshot = Snapshot.take(
             str(self.step),
@@ -173,20 +178,20 @@ class RewindToEpoch(Callback):
             trainer.optimizers,
             [config.scheduler for config in trainer.lr_scheduler_configs],
         )
-        folder = Path(self.dirpath).absolute() if self.dirpath else callback_folder(trainer)
-        path = folder / "snapshot.safetensors"
-        if trainer.is_global_zero:
-            snapshot.save(path)
-        trainer.strategy.barrier()
-        self.snapshot_path = str(path)
+        self.snapshot_path = store(trainer, snapshot, "snapshot.safetensors", self.dirpath)
         if self.step.is_start and self.policy is Policy.rewind:
             _warn_of_deep_network(trainer, pl_module)
 
+    @property
+    def _goes_back(self) -> bool:
+        return self.policy in (Policy.rewind, Policy.lr_rewind, Policy.reinit)
+
     def _is_due(self, trainer: Any) -> bool:
-        if self.step.epoch is None:
-            return bool(trainer.global_step == self.step.iteration)
-        since = trainer.global_step - self._epoch_began_at
-        return bool(trainer.current_epoch == self.step.epoch and since == self.step.iteration)
+        start = 0 if self.step.epoch is None else self._epoch_began_at
+        beyond = trainer.global_step - start - self.step.iteration
+        in_epoch = self.step.epoch in (None, trainer.current_epoch)
+        # several optimisers advance the step by more than one a batch
+        return bool(in_epoch and 0 <= beyond < max(1, len(trainer.optimizers)))
 
     def _snapshot(self) -> Snapshot:
         assert self.snapshot_path is not None

@@ -110,7 +110,8 @@ def _if_sign_kept(criterion: Criterion, weight: Tensor, init: Tensor) -> Tensor:
     """Rank weights whose sign changed in training below all others."""
     values = {"weight": weight, "init": init}
     scores: Tensor = criterion.score(**{name: values[name] for name in criterion.needs})
-    return scores.masked_fill(weight.sign() != init.sign(), torch.finfo(torch.float32).min)
+    changed = (weight.sign() != init.sign()) & scores.isfinite()  # what diverged shall be seen
+    return scores.masked_fill(changed, torch.finfo(torch.float32).min)
 
 
 def _same_sign(criterion: Criterion) -> Criterion:

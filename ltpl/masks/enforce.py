@@ -86,8 +86,15 @@ class Enforcement:
         if tensors:
             torch._foreach_mul_(tuple(tensors), tuple(self._factor[p] for p in owners))
 
-    def attach(self, optimizer: Optimizer) -> RemovableHandle:
-        """Enforce after each step of `optimizer`, from now until the handle is removed."""
+    def attach(self, optimizer: Optimizer) -> list[RemovableHandle]:
+        """Enforce after each step of `optimizer`, from now until the handles are removed.
+
+        Optimisers that step another one they hold (SAM, Lookahead) are followed inside.
+        """
+        inner = [held for held in vars(optimizer).values() if isinstance(held, Optimizer)]
+        return [handle for held in inner for handle in self.attach(held)] + [self._hook(optimizer)]
+
+    def _hook(self, optimizer: Optimizer) -> RemovableHandle:
         self.zero_slots(optimizer)
         stepped = [p for group in optimizer.param_groups for p in group["params"]]
 

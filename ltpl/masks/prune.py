@@ -88,10 +88,11 @@ def prune(
             layers = _scores(score, model, chosen, kept, init, data, loss, seed)
             way = done / rounds
             flat = allocate(layers, shapes, amount, of, scope, factors, min_keep, way, before)
-            kept = Mask({name: keep.view(shapes[name]) for name, keep in flat.items()})
+            found = {name: keep.view(shapes[name]) for name, keep in flat.items()}
+            kept = Mask({**left_alone, **found})
     assert kept is not None
     _warn_of_empty(kept)
-    return Mask({**left_alone, **kept}) if left_alone else kept
+    return kept
 
 
 def _warn_of_empty(mask: Mask) -> None:
@@ -121,7 +122,7 @@ def _scores(
 ) -> dict[str, Scores]:
     if criterion.whole_network:
         given = {"model": model, "parameters": chosen, "batches": batches, "loss": loss}
-        with only_kept(chosen, mask or {}), torch.enable_grad():
+        with only_kept(named_parameters(model), mask or {}), torch.enable_grad():
             found = criterion.score(**{name: given[name] for name in criterion.needs})
         inputs: dict[str, tuple[Tensor, ...]] = {name: (found[name],) for name in chosen}
     else:

@@ -10,6 +10,8 @@ from fnmatch import fnmatchcase
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parameter import UninitializedParameter
+from torch.nn.utils.parametrize import ParametrizationList
+from torch.optim.swa_utils import AveragedModel
 
 from ltpl.masks.errors import unknown
 
@@ -181,9 +183,13 @@ def _survey(
     aliases: dict[int, list[str]] = defaultdict(list)
     found: dict[int, nn.Parameter] = {}
     kind: dict[int, str] = {}
+    averages = tuple(
+        f"{path}." for path, m in model.named_modules() if path and isinstance(m, AveragedModel)
+    )
     for name, parameter in model.named_parameters(remove_duplicate=False):
-        path = name.rpartition(".")[0]
-        here = kind_of(name, parameter, model.get_submodule(path))
+        if name.startswith(averages):
+            continue
+        here = kind_of(*_without_parametrization(model, name, parameter))
         key = id(parameter)
         if kind.get(key, WEIGHTS[0]) in WEIGHTS:
             kind[key] = here
@@ -196,6 +202,20 @@ def _survey(
         {first[key]: p for key, p in found.items()},
         {first[key]: k for key, k in kind.items()},
     )
+
+
+def _without_parametrization(
+    model: nn.Module, name: str, parameter: nn.Parameter
+) -> tuple[str, nn.Parameter, nn.Module]:
+    """Name a parameter and its module as before `torch.nn.utils.parametrize` came."""
+    path, _, leaf = name.rpartition(".")
+    owner = model.get_submodule(path)
+    if isinstance(owner, ParametrizationList):
+        length = leaf == "original0" and type(owner[0]).__name__ == "_WeightNorm"
+        path, _, name = path.rpartition(".")
+        name += "_g" if length else ""
+        owner = model.get_submodule(path.removesuffix("parametrizations").removesuffix("."))
+    return name, parameter, owner
 
 
 def _patterns(

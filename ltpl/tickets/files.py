@@ -39,6 +39,21 @@ def save_state(path: str | Path, state: Any, kind: str) -> None:
         save_file(tensors, beside, metadata=header)
 
 
+def digest_of(state: Any, kind: str) -> str:
+    """Return the digest that a file of `state` has."""
+    tensors: dict[str, Tensor] = {}
+    return _digest(json.dumps(_flatten(state, kind, tensors)), tensors)
+
+
+def stored_digest(path: str | Path) -> str | None:
+    """Return the digest that a file states, without reading its tensors; None if it states none."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get("digest")
+    except (SafetensorError, OSError):
+        return None
+
+
 def load_state(path: str | Path, kind: str) -> Any:
     """Read what `save_state` wrote, and check it.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ltpl.masks.select import named_buffers, named_parameters
-from ltpl.tickets.files import load_state, save_state
+from ltpl.tickets.files import digest_of, load_state, save_state, stored_digest
 
 FORMAT = "ltpl.snapshot/1"
 
@@ -56,6 +57,21 @@ class Snapshot:
         """Write one safetensors file, whole or not at all."""
         save_state(path, vars(self), FORMAT)
 
+    def save_beside(self, path: str | Path) -> Path:
+        """Write `path`, or `path` with a number where another snapshot is already.
+
+        The file of an earlier run may be needed to resume that run, so it is never replaced.
+        """
+        path, digest = Path(path), digest_of(vars(self), FORMAT)
+        for number in itertools.count():
+            free = path.with_stem(f"{path.stem}-v{number}") if number else path
+            if not free.exists():
+                self.save(free)
+                return free
+            if stored_digest(free) == digest:
+                return free
+        raise AssertionError
+
     @classmethod
     def load(cls, path: str | Path) -> Snapshot:
         """Read a snapshot; a file that is missing, cut short or changed is refused."""
@@ -63,18 +79,24 @@ class Snapshot:
 
     @torch.no_grad()
     def restore_weights_(self, model: nn.Module) -> None:
-        """Put weights and buffers back into the live tensors."""
-        for live, kept in (
-            (named_parameters(model), self.weights),
-            (named_buffers(model), self.buffers),
-        ):
-            for name, tensor in live.items():
-                if name not in kept or kept[name].shape != tensor.shape:
-                    raise ValueError(
-                        f"The snapshot of {self.step} does not fit: {name!r} is missing there or "
-                        "has another shape."
-                    )
-                tensor.copy_(kept[name])
+        """Put weights and buffers back into the live tensors.
+
+        Buffers that came later, or changed their shape since, are left as they are.
+
+        Raises:
+            ValueError: If a weight is missing in the snapshot or has another shape there.
+        """
+        weights, buffers = named_parameters(model), named_buffers(model)
+        for name, weight in weights.items():
+            if name not in self.weights or self.weights[name].shape != weight.shape:
+                raise ValueError(
+                    f"The snapshot of {self.step} does not fit: {name!r} is missing there or has "
+                    "another shape."
+                )
+            weight.copy_(self.weights[name])
+        for name, kept in self.buffers.items():
+            if name in buffers and buffers[name].shape == kept.shape:
+                buffers[name].copy_(kept)
 
     def restore_optimizer_(self, index: int, optimizer: Optimizer, slots: bool) -> None:
         """Put back an optimiser's learning rate and other options; its slots too, or none.

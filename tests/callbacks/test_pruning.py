@@ -202,6 +202,16 @@ def test_pruning_does_not_recompile(tmp_path: Any) -> None:
     assert compiled == 1
 
 
+def test_optimisers_are_free_again_after_the_fit(tmp_path: Any) -> None:
+    module = Tiny()
+    runner = trainer(tmp_path, [PruneAtEpoch([1, 2], 0.3)])
+    runner.fit(module, loader())
+    for weight in module.parameters():
+        weight.grad = torch.ones_like(weight)
+    runner.optimizers[0].step()
+    assert module.net[0].weight.count_nonzero() == module.net[0].weight.numel()
+
+
 def test_two_pruners_keep_separate_states(tmp_path: Any) -> None:
     first = PruneAtEpoch(1, 0.5, include="net.0.*")
     rest = PruneAtEpoch(1, 0.25, exclude="net.0.*")

@@ -58,8 +58,8 @@ def test_gradient_norm_does_not_see_the_dead() -> None:
 def test_a_removed_handle_stops_enforcing() -> None:
     net, mask = net_and_mask()
     optimizer = torch.optim.Adam(net.parameters())
-    handle = Enforcement(dict(net.named_parameters()), mask).attach(optimizer)
-    handle.remove()
+    for handle in Enforcement(dict(net.named_parameters()), mask).attach(optimizer):
+        handle.remove()
     backward(net)
     optimizer.step()
     assert net[0].weight[~mask["0.weight"]].count_nonzero()
