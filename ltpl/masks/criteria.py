@@ -46,8 +46,9 @@ class Criterion:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """The names of the arguments."""
-        return tuple(inspect.signature(self.score).parameters)
+        """The names of the arguments that have no default of their own."""
+        arguments = inspect.signature(self.score).parameters.values()
+        return tuple(a.name for a in arguments if a.default is inspect.Parameter.empty)
 
     @property
     def whole_network(self) -> bool:

@@ -51,8 +51,9 @@ def prunable(
 
     Args:
         model: Any module.
-        include: Globs narrow the choice to the names they match; an exact name adds that
-            parameter; `bias`, `norm`, `embedding`, `attention`, `vector` add that kind.
+        include: Globs and exact names narrow the choice to what they match; an exact name may be
+            one that is left out by default. The kinds `bias`, `norm`, `embedding`, `attention`,
+            `vector` add to the choice.
         exclude: Globs, exact names or kinds (also `linear`, `conv`) that are left out.
         frozen: Whether parameters with `requires_grad=False` may be pruned too.
 
@@ -110,7 +111,7 @@ def kind_of(name: str, parameter: Tensor, owner: nn.Module) -> str:
     if (
         isinstance(owner, _EMBEDDINGS)
         or "Embedding" in owner_name
-        or re.search("emb|token|pos", leaf)
+        or re.search(r"emb|(^|_)(token|pos|position)s?(_|$)", leaf)
     ):
         return "embedding"
     if isinstance(parameter, UninitializedParameter):
@@ -152,7 +153,7 @@ def layer_rates(
     then the kinds `linear` and `conv`, else 1.
 
     Raises:
-        ValueError: If an entry matches nothing or a rate is negative.
+        ValueError: If a glob or name matches nothing, or a rate is negative.
     """
     rates = dict(rates or {})
     kinds = {n: k for n, k in _survey(model)[2].items() if n in chosen}

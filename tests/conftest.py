@@ -4,7 +4,7 @@ import pytest
 import torch
 
 
-@pytest.fixture(scope="package", autouse=True)
+@pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> Iterator[None]:
     """The tensors here are small; where cores are shared, threads that wait cost ten times."""
     threads = torch.get_num_threads()
