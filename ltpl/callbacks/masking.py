@@ -178,11 +178,15 @@ def tell(trainer: Any, event: str, *arguments: Any) -> None:
             method(trainer, *arguments)
 
 
+def maskers(trainer: Any) -> list[Masking]:
+    """Return the callbacks of the Trainer that hold masks."""
+    return [callback for callback in trainer.callbacks if isinstance(callback, Masking)]
+
+
 def live_mask(trainer: Any) -> Mask | None:
     """Return what all masking callbacks of the Trainer together keep, or None."""
     keep: dict[str, Tensor] = {}
-    for callback in trainer.callbacks:
-        if isinstance(callback, Masking) and callback.mask is not None:
-            for name, kept in callback.mask.items():
-                keep[name] = keep[name] & kept.to(keep[name].device) if name in keep else kept
+    for masker in maskers(trainer):
+        for name, kept in (masker.mask or {}).items():
+            keep[name] = keep[name] & kept.to(keep[name].device) if name in keep else kept
     return Mask(keep) if keep else None

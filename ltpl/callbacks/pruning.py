@@ -10,7 +10,7 @@ from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 from typing_extensions import override
 
 from ltpl.callbacks.folder import store
-from ltpl.callbacks.masking import Masking, tell
+from ltpl.callbacks.masking import Masking, live_mask, tell
 from ltpl.callbacks.scoring import silenced, training_batches, training_loss
 from ltpl.masks.allocate import check_options
 from ltpl.masks.criteria import find_criterion
@@ -133,14 +133,22 @@ class PruneAtEpoch(Masking):
         self._release()
 
     def _prune_if_due(self, trainer: Any, pl_module: Any, ended: bool) -> None:
+        """Prune with every other pruner that is due, before anything is rewound."""
         epoch = trainer.current_epoch
-        if epoch not in self.pruned_at and self.schedule.due(epoch, ended):
-            self.prune(trainer, pl_module)
-            self.pruned_at.append(epoch)
+        if not self._is_due(epoch, ended):
+            return
+        tell(trainer, "on_before_prune", pl_module)
+        for pruner in trainer.callbacks:
+            if isinstance(pruner, PruneAtEpoch) and pruner._is_due(epoch, ended):
+                pruner.prune(trainer, pl_module)
+                pruner.pruned_at.append(epoch)
+        tell(trainer, "on_prune", pl_module, live_mask(trainer))
+
+    def _is_due(self, epoch: int, ended: bool) -> bool:
+        return epoch not in self.pruned_at and self.schedule.due(epoch, ended)
 
     def prune(self, trainer: Any, pl_module: Any) -> None:
-        """Prune now, and tell every callback that has `on_before_prune` or `on_prune`."""
-        tell(trainer, "on_before_prune", pl_module, self)
+        """Prune now; the callbacks that rewind or log are not told."""
         before = self.mask or Mask.dense(self.prunable(pl_module))
         amount, of = self._step(trainer.current_epoch, before)
         looks_at_loss = "loss" in self.criterion.needs
@@ -168,7 +176,6 @@ class PruneAtEpoch(Masking):
             f"{self.mask.density:.2%} of the prunable weights ({self.mask.kept:,} of "
             f"{self.mask.total:,}), {self.mask.density_of(pl_module):.2%} of all parameters"
         )
-        tell(trainer, "on_prune", pl_module, self)
 
     def _step(self, epoch: int, before: Mask) -> tuple[float | None, str]:
         """Return amount and unit of this event."""

@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from ltpl.callbacks.averages import restart_averages
 from ltpl.callbacks.folder import store
-from ltpl.callbacks.masking import Masking
+from ltpl.callbacks.masking import maskers
 from ltpl.callbacks.namespace import Callback
 from ltpl.masks.errors import unknown
 from ltpl.masks.mask import Mask
@@ -146,7 +146,7 @@ class RewindToEpoch(Callback):
             self._epoch_began_at = trainer.global_step
         self._take_snapshot_if_due(trainer, pl_module)
 
-    def on_before_prune(self, trainer: Any, pl_module: Any, pruner: Masking) -> None:
+    def on_before_prune(self, trainer: Any, pl_module: Any) -> None:
         """Take the snapshot first where pruning and snapshot fall on the same moment."""
         self.on_train_epoch_start(trainer, pl_module)
         if self.snapshot_path is None and self._goes_back:
@@ -155,7 +155,7 @@ class RewindToEpoch(Callback):
                 f"{trainer.current_epoch} epochs: prune later or rewind to an earlier moment."
             )
 
-    def on_prune(self, trainer: Any, pl_module: Any, pruner: Masking) -> None:
+    def on_prune(self, trainer: Any, pl_module: Any, mask: Mask) -> None:
         """Go back, as the policy says."""
         back = {
             Policy.rewind: self._rewind,
@@ -163,8 +163,9 @@ class RewindToEpoch(Callback):
             Policy.lr_rewind: self._rewind_learning_rate,
             Policy.finetune: self._hold_learning_rate,
             Policy.continue_: lambda *_: "nothing goes back",
-        }[self.policy](trainer, pl_module, pruner)
-        pruner.enforce(trainer, pl_module)
+        }[self.policy](trainer, pl_module, mask)
+        for masker in maskers(trainer):
+            masker.enforce(trainer, pl_module)
         entry = f"after {trainer.current_epoch} epochs, {self.policy.value}: {back}"
         self.history.append(entry)
         rank_zero_info(f"RewindToEpoch: {entry}")
@@ -197,9 +198,8 @@ class RewindToEpoch(Callback):
         assert self.snapshot_path is not None
         return Snapshot.load(self.snapshot_path)
 
-    def _rewind(self, trainer: Any, pl_module: Any, pruner: Masking) -> str:
-        snapshot, mask = self._snapshot(), pruner.mask
-        assert mask is not None
+    def _rewind(self, trainer: Any, pl_module: Any, mask: Mask) -> str:
+        snapshot = self._snapshot()
         snapshot.restore_weights_(pl_module)
         seed = self.seed + len(self.history)
         if self.mask_1 == "reinit":
@@ -210,7 +210,8 @@ class RewindToEpoch(Callback):
             _set_kept(pl_module, snapshot, mask, self.mask_1, seed)
         if self.mask_0 == "freeze":
             _set_pruned(pl_module, snapshot, mask)
-            pruner.pinned = True
+            for masker in maskers(trainer):
+                masker.pinned = True
         else:
             mask.apply_(pl_module)
         averages = ", averages restarted" if restart_averages(trainer, pl_module) else ""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from ltpl.callbacks.masking import Masking, live_mask
+from ltpl.callbacks.masking import live_mask, maskers
 from ltpl.callbacks.namespace import Callback
 from ltpl.masks.mask import Mask
 from ltpl.masks.select import prunable
@@ -44,20 +44,15 @@ class Trajectory(Callback):
         self.exclude = exclude
 
     def _parameters(self, trainer: Any, pl_module: nn.Module) -> dict[str, nn.Parameter]:
-        maskers = [c for c in trainer.callbacks if isinstance(c, Masking)]
-        if maskers and self.include is None and self.exclude is None:
-            chosen = {}
-            for masker in maskers:
-                chosen.update(masker.prunable(pl_module))
-            return chosen
+        if maskers(trainer) and self.include is None and self.exclude is None:
+            return {n: p for m in maskers(trainer) for n, p in m.prunable(pl_module).items()}
         return prunable(pl_module, self.include, self.exclude)
 
     def _mask(self, trainer: Any, parameters: dict[str, nn.Parameter]) -> Mask:
         """Return what the masks keep; without any mask, what is not zero."""
         mask = live_mask(trainer)
         if mask is None:
-            has_maskers = any(isinstance(c, Masking) for c in trainer.callbacks)
-            return (Mask.dense if has_maskers else Mask.nonzero)(parameters)
+            return (Mask.dense if maskers(trainer) else Mask.nonzero)(parameters)
         dense = {n: p for n, p in parameters.items() if n not in mask}
         return Mask({**Mask.dense(dense), **{n: mask[n] for n in parameters if n in mask}})
 
@@ -87,7 +82,7 @@ class Trajectory(Callback):
         if trainer.global_step % trainer.log_every_n_steps == 0:
             _write(trainer, learning_rates(trainer))
 
-    def on_prune(self, trainer: Any, pl_module: Any, pruner: Masking) -> None:
+    def on_prune(self, trainer: Any, pl_module: Any, mask: Mask) -> None:
         """Write the new densities at the very step of the pruning."""
         values = self._measure(trainer, pl_module)
         _write(trainer, {k: v for k, v in values.items() if not k.startswith("weights")})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,7 +15,7 @@ from ltpl.masks.allocate import allocate, check_options
 from ltpl.masks.criteria import Criterion, find_criterion
 from ltpl.masks.mask import Mask
 from ltpl.masks.saliency import Loss, only_kept
-from ltpl.masks.select import layer_rates, named_parameters, prunable
+from ltpl.masks.select import layer_rates, named_parameters, normalised_directions, prunable
 from ltpl.masks.threshold import Scores
 
 
@@ -140,7 +141,7 @@ def _scores(
     ranked = [tensor.dtype for tensors in inputs.values() for tensor in tensors]
     dtype = torch.float64 if all(x == torch.float64 for x in ranked) else torch.float32
     score = criterion.score if criterion.elementwise else torch.positive
-    return {
+    scores = {
         name: Scores(
             name,
             tuple(tensor.reshape(-1) for tensor in tensors),
@@ -150,6 +151,21 @@ def _scores(
         )
         for name, tensors in inputs.items()
     }
+    for name, dim in normalised_directions(model).items():
+        if name in scores:
+            scores[name] = _with_live_rows(scores[name], chosen[name].shape, dim)
+    return scores
+
+
+def _with_live_rows(layer: Scores, shape: torch.Size, dim: int) -> Scores:
+    """Let the best of each row win: weight normalisation divides by the norm of a row."""
+    scores = layer.at(slice(None)).view(shape).movedim(dim, 0).flatten(1)
+    best = scores.argmax(dim=1, keepdim=True)
+    ranks = torch.finfo(torch.float32)
+    scores = scores.clamp(min=ranks.min).scatter(1, best, ranks.max)
+    rows = [shape[dim], *(size for i, size in enumerate(shape) if i != dim)]
+    back = scores.view(rows).movedim(0, dim).reshape(-1)
+    return dataclasses.replace(layer, inputs=(back,), score=torch.positive)
 
 
 def _look(

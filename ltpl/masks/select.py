@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parameter import UninitializedParameter
+from torch.nn.utils.parametrizations import _WeightNorm
 from torch.nn.utils.parametrize import ParametrizationList
 from torch.optim.swa_utils import AveragedModel
 
@@ -126,6 +127,18 @@ def kind_of(name: str, parameter: Tensor, owner: nn.Module) -> str:
     if not named_weight and shape[0] == 1:
         return "vector"
     return "linear" if len(shape) == 2 else "conv"
+
+
+def normalised_directions(model: nn.Module) -> dict[str, int]:
+    """Return the weights that `torch.nn.utils.weight_norm` divides by their norm along `dim`.
+
+    A row of these that is all zero is divided by zero, so none may be pruned to the last weight.
+    """
+    found = {}
+    for path, module in model.named_modules():
+        if isinstance(module, ParametrizationList) and isinstance(module[0], _WeightNorm):
+            found[f"{path}.original1"] = module[0].dim
+    return {_WRAPPERS.sub("", name): dim for name, dim in found.items() if dim >= 0}
 
 
 def output_layer(model: nn.Module, chosen: Mapping[str, Tensor]) -> str:

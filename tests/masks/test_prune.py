@@ -267,3 +267,17 @@ def test_the_mask_is_the_same_on_every_call():
     model = nn.Linear(500, 200).bfloat16()
     masks = [prune(model, 0.5, scope=s) for s in ("global", "layer", "erk") for _ in range(2)]
     assert len({mask.digest for mask in masks}) == 1
+
+
+@pytest.mark.parametrize("dim", [0, 1])
+def test_no_row_of_a_weight_normalised_layer_dies(dim: int) -> None:
+    """Its direction is divided by its norm: a row of zeros would turn into NaN."""
+    layer = nn.utils.parametrizations.weight_norm(nn.Linear(8, 16), dim=dim)
+    direction = layer.parametrizations.weight.original1
+    direction.data.mul_(torch.rand(16, 1) ** 4 * torch.rand(1, 8) ** 4)
+    mask = None
+    for amount in (0.4, 0.5, 0.4):
+        mask = prune(layer, amount, mask=mask)
+        mask.apply_(layer)
+        assert layer(torch.randn(3, 8)).isfinite().all()
+    assert mask.kept == 128 - round(0.4 * 128) - 38 - 16
