@@ -120,14 +120,18 @@ class Masking(Callback):
         self._enforcement.zero_gradients()
 
     def _prove_paths(self, pl_module: Any, optimizer: Optimizer) -> None:
-        """Alarm, once after each pruning, if no gradient reaches a layer of this optimiser."""
+        """Alarm, once after each pruning, if no gradient reaches a layer of this optimiser.
+
+        A layer without any gradient was not used in this step: it is looked at when it is.
+        """
         stepped = {p for group in optimizer.param_groups for p in group["params"]}
         parameters = named_parameters(pl_module)
-        here = [name for name in self._unproven if parameters[name] in stepped]
-        silent = sorted(cut_off({name: parameters[name].grad for name in here}))
+        found = {n: parameters[n].grad for n in self._unproven if parameters[n] in stepped}
+        here = {name: gradient for name, gradient in found.items() if gradient is not None}
+        silent = sorted(cut_off(here))
         self._unproven.difference_update(here)
         if silent:
-            everything = "no path from input to output is left" if silent == sorted(here) else ""
+            everything = "no path from input to output is left" if len(silent) == len(here) else ""
             rank_zero_warn(
                 f"{type(self).__name__}: no gradient reaches {', '.join(silent)} after the "
                 f"pruning{': ' + everything if everything else ''}. A layer after it is empty or "

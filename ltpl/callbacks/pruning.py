@@ -88,7 +88,7 @@ class PruneAtEpoch(Masking):
     @override
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
-        if stage == "fit":
+        if stage == "fit" and trainer.current_epoch == 0:
             self.pruned_at, self._initial_path = [], None
 
     @override

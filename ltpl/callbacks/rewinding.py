@@ -114,7 +114,7 @@ class RewindToEpoch(Callback):
 
     @override
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        if stage == "fit":
+        if stage == "fit" and trainer.current_epoch == 0:
             self._forget()
 
     @override
@@ -179,7 +179,13 @@ class RewindToEpoch(Callback):
             trainer.optimizers,
             [config.scheduler for config in trainer.lr_scheduler_configs],
         )
-        self.snapshot_path = store(trainer, snapshot, "snapshot.safetensors", self.dirpath)
+        try:
+            self.snapshot_path = store(trainer, snapshot, "snapshot.safetensors", self.dirpath)
+        except TypeError as error:
+            raise ValueError(
+                f"RewindToEpoch cannot store this fit: {error} A schedule whose state is numbers "
+                "(SequentialLR, say) can be rewound; policy='continue' needs no snapshot."
+            ) from None
         if self.step.is_start and self.policy is Policy.rewind:
             _warn_of_deep_network(trainer, pl_module)
 

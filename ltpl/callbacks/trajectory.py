@@ -91,7 +91,8 @@ class Trajectory(Callback):
 @torch.no_grad()
 def surviving(weight: Tensor, keep: Tensor) -> dict[str, float]:
     """Return mean magnitude, standard deviation and norm of the kept weights."""
-    kept = weight[keep.to(weight.device)].float()
+    kept = weight[keep.to(weight.device)]
+    kept = kept.abs() if kept.is_complex() else kept.float()
     if not kept.numel():
         return {"mean_abs": 0.0, "std": 0.0, "norm": 0.0}
     return {

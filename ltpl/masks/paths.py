@@ -55,10 +55,10 @@ def live_path(model: nn.Module, mask: Mask, batch: Any) -> bool:
         return not torch.equal(something, nothing)
 
 
-def cut_off(gradients: Mapping[str, Tensor | None]) -> list[str]:
+def cut_off(gradients: Mapping[str, Tensor]) -> list[str]:
     """Return the names whose gradient is zero everywhere: nothing after them reads them.
 
     Taken before the gradients are masked, this needs no knowledge of the network: an empty layer
     silences every layer that has no other way to the loss.
     """
-    return [n for n, g in gradients.items() if g is None or not bool(g.count_nonzero())]
+    return [name for name, gradient in gradients.items() if not bool(gradient.count_nonzero())]

@@ -140,12 +140,11 @@ def _scores(
                 )
     ranked = [tensor.dtype for tensors in inputs.values() for tensor in tensors]
     dtype = torch.float64 if all(x == torch.float64 for x in ranked) else torch.float32
-    score = criterion.score if criterion.elementwise else torch.positive
     scores = {
         name: Scores(
             name,
             tuple(tensor.reshape(-1) for tensor in tensors),
-            score,
+            criterion.score if _in_pieces(criterion, chosen[name]) else torch.positive,
             _flat(mask, name, tensors[0].device),
             dtype,
         )
@@ -184,9 +183,14 @@ def _look(
     if "generator" in criterion.needs:
         given["generator"] = torch.Generator().manual_seed(seed ^ zlib.crc32(name.encode()))
     looked_at = {need: given[need] for need in criterion.needs}
-    if criterion.elementwise:
+    if _in_pieces(criterion, weight):
         return tuple(looked_at.values())
     return (criterion.score(**looked_at),)
+
+
+def _in_pieces(criterion: Criterion, weight: Tensor) -> bool:
+    """Whether scores are computed piece by piece; complex weights turn into real scores first."""
+    return criterion.elementwise and not weight.is_complex()
 
 
 def _flat(mask: Mask | None, name: str, device: torch.device) -> Tensor | None:

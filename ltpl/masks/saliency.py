@@ -101,6 +101,7 @@ def borrowed(model: nn.Module, follow: Iterable[nn.Parameter] = ()) -> Iterator[
         if buffer is not None
     ]
     gradients = [(p, p.grad) for p in model.parameters()]
+    still = [(p, p.detach().clone()) for p in model.parameters() if not p.requires_grad]
     frozen = [p for p in follow if not p.requires_grad]
     modes = [(module, module.training) for module in model.modules()]
     devices = sorted({p.device.index for p in model.parameters() if p.device.type == "cuda"})
@@ -116,6 +117,8 @@ def borrowed(model: nn.Module, follow: Iterable[nn.Parameter] = ()) -> Iterator[
     finally:
         for parameter in frozen:
             parameter.requires_grad_(False)
+        for parameter, before in still:  # a momentum encoder is updated in training_step
+            parameter.data.copy_(before)
         for module, name, buffer, before in buffers:
             if not torch.equal(buffer, before):
                 buffer.data.copy_(before)

@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils.parametrizations import _WeightNorm
 from torch.nn.utils.parametrize import ParametrizationList
+from torch.nn.utils.weight_norm import WeightNorm
 from torch.optim.swa_utils import AveragedModel
 
 from ltpl.masks.errors import unknown
@@ -138,6 +139,9 @@ def normalised_directions(model: nn.Module) -> dict[str, int]:
     for path, module in model.named_modules():
         if isinstance(module, ParametrizationList) and isinstance(module[0], _WeightNorm):
             found[f"{path}.original1"] = module[0].dim
+        for hook in module._forward_pre_hooks.values():
+            if isinstance(hook, WeightNorm):
+                found[f"{path}.{hook.name}_v".lstrip(".")] = hook.dim
     return {_WRAPPERS.sub("", name): dim for name, dim in found.items() if dim >= 0}
 
 

@@ -30,10 +30,10 @@ def save_state(path: str | Path, state: Any, kind: str) -> None:
         kind: What the file is, checked on loading.
 
     Raises:
-        ValueError: If something inside `state` cannot be stored; its place is named.
+        TypeError: If something inside `state` cannot be stored; its place is named.
     """
     tensors: dict[str, Tensor] = {}
-    tree = json.dumps(_flatten(state, kind, tensors))
+    tree = json.dumps(_flatten(state, "", tensors))
     header = {"format": kind, "tree": tree, "digest": _digest(tree, tensors)}
     with whole_file(path) as beside:
         save_file(tensors, beside, metadata=header)
@@ -42,7 +42,7 @@ def save_state(path: str | Path, state: Any, kind: str) -> None:
 def digest_of(state: Any, kind: str) -> str:
     """Return the digest that a file of `state` has."""
     tensors: dict[str, Tensor] = {}
-    return _digest(json.dumps(_flatten(state, kind, tensors)), tensors)
+    return _digest(json.dumps(_flatten(state, "", tensors)), tensors)
 
 
 def stored_digest(path: str | Path) -> str | None:
@@ -82,13 +82,14 @@ def _flatten(value: Any, place: str, tensors: dict[str, Tensor]) -> Any:
         return {"tensor": place}
     if isinstance(value, Mapping):
         kind = "counter" if isinstance(value, Counter) else "dict"
-        return {kind: [[k, _flatten(v, f"{place}.{k}", tensors)] for k, v in value.items()]}
+        entries = [(k, v, f"{place}.{k}".lstrip(".")) for k, v in value.items()]
+        return {kind: [[k, _flatten(v, inside, tensors)] for k, v, inside in entries]}
     if isinstance(value, (list, tuple)):
         kind = "tuple" if isinstance(value, tuple) else "list"
         return {kind: [_flatten(v, f"{place}.{i}", tensors) for i, v in enumerate(value)]}
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    raise ValueError(
+    raise TypeError(
         f"{place} is a {type(value).__name__}; only tensors, numbers, strings and containers of "
         "them can be stored."
     )

@@ -118,11 +118,9 @@ def test_a_batch_without_floats_is_refused():
         live_path(model, Mask(full(model)), {"x": torch.rand(1, 6)})
 
 
-def test_layers_that_nothing_reads_are_cut_off():
+def test_layers_before_an_empty_one_are_cut_off():
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 2), nn.Linear(2, 2))
     nn.init.zeros_(model[2].weight)
     model[:3](torch.rand(3, 4)).sum().backward()
-    gradients = {name: p.grad for name, p in model.named_parameters()}
-    assert sorted(cut_off(gradients)) == [
-        "0.bias", "0.weight", "1.bias", "1.weight", "3.bias", "3.weight",
-    ]  # fmt: skip
+    gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+    assert sorted(cut_off(gradients)) == ["0.bias", "0.weight", "1.bias", "1.weight"]

@@ -43,7 +43,7 @@ def test_nested_state_comes_back_with_its_types(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_stored_is_named_by_its_place(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"kind\.sched\.0\.fn is a function"):
+    with pytest.raises(TypeError, match=r"sched\.0\.fn is a function"):
         save_state(tmp_path / "s", {"sched": [{"fn": same}]}, "kind")
     assert not list(tmp_path.iterdir())
 
