@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ def callback_folder(trainer: Any) -> Path:
     """Return the folder of this fit, the same on every rank; a throw-away one in a dry run."""
     if trainer.fast_dev_run:
         folder = tempfile.mkdtemp(prefix="ltpl-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
     else:
         folder = trainer.log_dir or trainer.default_root_dir
     if "://" in str(folder):

@@ -17,7 +17,7 @@ from ltpl.callbacks.namespace import Callback
 from ltpl.masks.enforce import Enforcement
 from ltpl.masks.mask import Mask
 from ltpl.masks.paths import cut_off
-from ltpl.masks.select import named_parameters, prunable
+from ltpl.masks.select import described, named_parameters, prunable
 
 SHARDED = ("FSDPStrategy", "XLAFSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy")
 
@@ -76,7 +76,7 @@ class Masking(Callback):
     @override
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         chosen = self.prunable(pl_module)
-        rank_zero_info(f"{type(self).__name__} {_described(chosen, pl_module)}")
+        rank_zero_info(f"{type(self).__name__} may touch {described(chosen, pl_module)}")
         self._warn_of_strangers(trainer, chosen)
         self.enforce(trainer, pl_module)
 
@@ -161,17 +161,6 @@ class Masking(Callback):
     def __getstate__(self) -> dict[str, Any]:
         live: dict[str, Any] = {"_module": None, "_enforcement": None, "_handles": []}
         return {**self.__dict__, **live}
-
-
-def _described(chosen: dict[str, nn.Parameter], model: nn.Module, most: int = 8) -> str:
-    everything = sum(p.numel() for p in model.parameters())
-    weights = sum(p.numel() for p in chosen.values())
-    names = [f"{name} {tuple(p.shape)}" for name, p in chosen.items()]
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return (
-        f"looks at {len(names)} parameters, {weights:,} of {everything:,} weights: "
-        f"{', '.join(names[:most])}{more}"
-    )
 
 
 def tell(trainer: Any, event: str, *arguments: Any) -> None:

@@ -98,6 +98,12 @@ class PruneAtEpoch(Masking):
             self._keep_initial(trainer, pl_module)
 
     def _keep_initial(self, trainer: Any, pl_module: Any) -> None:
+        if trainer.global_step:
+            rank_zero_warn(
+                f"PruneAtEpoch: criterion {self.criterion.name!r} looks at the weights before "
+                f"training, but this fit starts after {trainer.global_step} steps from a "
+                "checkpoint without them; it sees the weights of now instead."
+            )
         snapshot = Snapshot.take("0ep", pl_module)
         self._initial_path = store(trainer, snapshot, "initial.safetensors")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -98,7 +100,26 @@ def prunable(
             "Nothing to prune: no matrix or kernel that trains is left of "
             f"{len(parameters)} parameters with include={include!r}, exclude={exclude!r}."
         )
+    _say_once(f"Chosen: {described(chosen, model)}")
     return chosen
+
+
+def described(chosen: Mapping[str, Tensor], model: nn.Module, most: int = 8) -> str:
+    """Return one line on what was chosen: how many weights of how many, names and shapes."""
+    sized = [p for p in model.parameters() if not isinstance(p, UninitializedParameter)]
+    everything = sum(p.numel() for p in sized)
+    weights = sum(p.numel() for p in chosen.values())
+    names = [f"{name} {tuple(p.shape)}" for name, p in chosen.items()]
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return (
+        f"{len(names)} parameters, {weights:,} of {everything:,} weights: "
+        f"{', '.join(names[:most])}{more}"
+    )
+
+
+@functools.lru_cache(maxsize=256)
+def _say_once(line: str) -> None:
+    logging.getLogger("ltpl").info(line)
 
 
 def kind_of(name: str, parameter: Tensor, owner: nn.Module) -> str:

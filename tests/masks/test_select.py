@@ -283,3 +283,12 @@ def test_rates_that_match_nothing_or_are_none_are_refused(rates, message):
     model = lenet()
     with pytest.raises(ValueError, match=message):
         layer_rates(model, prunable(model), rates)
+
+
+def test_what_was_chosen_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    net = nn.Sequential(nn.Linear(7, 13), nn.Linear(13, 3))
+    with caplog.at_level("INFO", logger="ltpl"):
+        prunable(net)
+        prunable(net)
+    (line,) = caplog.messages
+    assert "2 parameters, 130 of 146 weights: 0.weight (13, 7), 1.weight (3, 13)" in line
