@@ -117,7 +117,8 @@ class Masking(Callback):
             return
         if self._unproven:
             self._prove_paths(pl_module, optimizer)
-        self._enforcement.zero_gradients()
+        if not pl_module.automatic_optimization:  # it may call backward itself, without the hook
+            self._enforcement.zero_gradients()
 
     def _prove_paths(self, pl_module: Any, optimizer: Optimizer) -> None:
         """Alarm, once after each pruning, if no gradient reaches a layer of this optimiser.

@@ -11,6 +11,8 @@ from torch.utils.hooks import RemovableHandle
 
 from ltpl.masks.mask import Mask
 
+ROOTED = ("exp_avg_sq", "max_exp_avg_sq", "square_avg", "sum")  # slots whose square root is taken
+
 
 class Enforcement:
     """Keeps parameters under their mask by multiplying in place; nothing is reparametrised.
@@ -47,10 +49,13 @@ class Enforcement:
         mask.must_fit(parameters)
         self._factor: dict[nn.Parameter, Tensor] = {}
         self._pinned: dict[nn.Parameter, Tensor] = {}
+        self._gaps: dict[nn.Parameter, Tensor] = {}
         for name, keep in mask.items():
             parameter = parameters[name]
             if not bool(keep.all()):
-                self._factor[parameter] = keep.to(parameter.device, parameter.dtype)
+                factor = self._factor[parameter] = keep.to(parameter.device, parameter.dtype)
+                if parameter.device.type == "cpu":
+                    self._gaps[parameter] = 1 - factor
                 if pinned is not None:
                     values = pinned[name].to(parameter.device, parameter.dtype)
                     self._pinned[parameter] = values.masked_fill(keep.to(parameter.device), 0)
@@ -92,9 +97,7 @@ class Enforcement:
         Optimisers that step another one they hold (SAM, Lookahead) are followed inside.
         """
         inner = [held for held in vars(optimizer).values() if isinstance(held, Optimizer)]
-        return [handle for held in inner for handle in self.attach(held)] + [self._hook(optimizer)]
-
-    def _hook(self, optimizer: Optimizer) -> RemovableHandle:
+        handles = [handle for held in inner for handle in self.attach(held)]
         self.zero_slots(optimizer)
         stepped = [p for group in optimizer.param_groups for p in group["params"]]
 
@@ -102,4 +105,23 @@ class Enforcement:
             self.zero_weights(stepped)
             self.zero_slots(optimizer)
 
-        return optimizer.register_step_post_hook(enforce)
+        handles.append(optimizer.register_step_post_hook(enforce))
+        if self._gaps and not optimizer.defaults.get("fused"):
+            handles.append(optimizer.register_step_pre_hook(self._lift_slots))
+        return handles
+
+    @torch.no_grad()
+    def _lift_slots(self, optimizer: Optimizer, *_: object) -> None:
+        """Raise second moments of pruned weights to one while the optimiser steps.
+
+        A CPU takes six times as long for the square root of an exact zero. The first moment is
+        zero, so the weight does not move, and the slot is zero again when the step is done.
+        """
+        slots, gaps = [], []
+        for parameter, gap in self._gaps.items():
+            state = optimizer.state.get(parameter, {})
+            found = [state[name] for name in ROOTED if name in state]
+            slots += found
+            gaps += [gap] * len(found)
+        if slots:
+            torch._foreach_add_(tuple(slots), tuple(gaps))

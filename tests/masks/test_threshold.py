@@ -240,3 +240,16 @@ def test_pieces_cover_every_position_once():
     assert ends[0][0] == 0
     assert ends[-1][1] == layer.total
     assert all(one[1] == other[0] for one, other in pairwise(ends))
+
+
+@pytest.mark.parametrize("values", [2, 5, 300, 10**9])
+def test_a_bracket_that_misses_is_widened_until_it_holds(
+    values: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ltpl.masks.threshold.SPREAD", 0.01)
+    weight = torch.randint(values, (100_000,)).float()
+    order = weight.sort(descending=True, stable=True).indices
+    for keep in torch.randint(1, 100_000, (12,)).tolist():
+        expected = torch.zeros(100_000, dtype=torch.bool)
+        expected[order[:keep]] = True
+        assert torch.equal(keep_highest([Scores("w", (weight,), torch.abs)], keep)[0], expected)
