@@ -99,7 +99,9 @@ class Masking(Callback):
             self.mask.apply_(pl_module)
             mask_averages(trainer, pl_module, self.mask)
         self._enforcement = Enforcement(parameters, self.mask, pinned)
-        self._handles = [h for o in trainer.optimizers for h in self._enforcement.attach(o)]
+        masked = _gradients_stay_masked(trainer, pl_module)
+        attach = self._enforcement.attach
+        self._handles = [h for o in trainer.optimizers for h in attach(o, masked)]
 
     def _release(self) -> None:
         for handle in self._handles:
@@ -162,6 +164,15 @@ class Masking(Callback):
     def __getstate__(self) -> dict[str, Any]:
         live: dict[str, Any] = {"_module": None, "_enforcement": None, "_handles": []}
         return {**self.__dict__, **live}
+
+
+def _gradients_stay_masked(trainer: Any, pl_module: Any) -> bool:
+    """Whether only Lightning's own code runs between `on_after_backward` and the step."""
+    hooks = [callback.on_before_optimizer_step for callback in trainer.callbacks]
+    hooks += [pl_module.on_before_optimizer_step, pl_module.configure_gradient_clipping]
+    hooks += [pl_module.optimizer_step]
+    known = (__name__, "pytorch_lightning.", "lightning.pytorch.")
+    return pl_module.automatic_optimization and all(h.__module__.startswith(known) for h in hooks)
 
 
 def tell(trainer: Any, event: str, *arguments: Any) -> None:

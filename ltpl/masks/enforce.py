@@ -12,6 +12,7 @@ from torch.utils.hooks import RemovableHandle
 from ltpl.masks.mask import Mask
 
 ROOTED = ("exp_avg_sq", "max_exp_avg_sq", "square_avg", "sum")  # slots whose square root is taken
+KEEP_ZERO = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
 
 
 class Enforcement:
@@ -77,11 +78,13 @@ class Enforcement:
         self._multiply([g for _, g in dense], [p for p, _ in dense])
 
     @torch.no_grad()
-    def zero_slots(self, optimizer: Optimizer) -> None:
-        """Set momenta, moments and other slots of pruned weights to zero."""
+    def zero_slots(self, optimizer: Optimizer, names: Sequence[str] | None = None) -> None:
+        """Set momenta, moments and other slots of pruned weights to zero; all, or those named."""
         slots, owners = [], []
         for parameter in self._factor:
-            for slot in optimizer.state.get(parameter, {}).values():
+            for name, slot in optimizer.state.get(parameter, {}).items():
+                if names is not None and name not in names:
+                    continue
                 if isinstance(slot, Tensor) and slot.shape == parameter.shape:
                     slots.append(slot)
                     owners.append(parameter)
@@ -91,22 +94,33 @@ class Enforcement:
         if tensors:
             torch._foreach_mul_(tuple(tensors), tuple(self._factor[p] for p in owners))
 
-    def attach(self, optimizer: Optimizer) -> list[RemovableHandle]:
+    def attach(self, optimizer: Optimizer, gradients_masked: bool = False) -> list[RemovableHandle]:
         """Enforce after each step of `optimizer`, from now until the handles are removed.
 
         Optimisers that step another one they hold (SAM, Lookahead) are followed inside.
+
+        Args:
+            optimizer: The optimiser.
+            gradients_masked: A promise that gradients are masked whenever it steps. Then SGD,
+                Adam and AdamW keep zero slots at zero by their own arithmetic, and no time is
+                spent on it.
         """
         inner = [held for held in vars(optimizer).values() if isinstance(held, Optimizer)]
         handles = [handle for held in inner for handle in self.attach(held)]
         self.zero_slots(optimizer)
         stepped = [p for group in optimizer.param_groups for p in group["params"]]
 
+        lifted = bool(self._gaps) and not optimizer.defaults.get("fused")
+        keeps_zero = gradients_masked and type(optimizer) in KEEP_ZERO
+        names = (ROOTED if lifted else ()) if keeps_zero else None
+
         def enforce(optimizer: Optimizer, *_: object) -> None:
             self.zero_weights(stepped)
-            self.zero_slots(optimizer)
+            if names != ():
+                self.zero_slots(optimizer, names)
 
         handles.append(optimizer.register_step_post_hook(enforce))
-        if self._gaps and not optimizer.defaults.get("fused"):
+        if lifted:
             handles.append(optimizer.register_step_pre_hook(self._lift_slots))
         return handles
 

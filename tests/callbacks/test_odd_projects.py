@@ -308,3 +308,29 @@ def test_complex_weights_are_ranked_by_their_magnitude(tmp_path: Path) -> None:
     keep = pruner.mask["net.0.0.weights"]
     assert first[keep].min() > first[~keep].max()
     assert not alive(module, pruner)
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.Adam])
+def test_noise_that_another_callback_adds_to_gradients_reaches_no_pruned_slot(
+    optimizer: Any, tmp_path: Path
+) -> None:
+    class Noise(pl.Callback):
+        def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+            for weight in pl_module.parameters():
+                weight.grad.add_(torch.randn_like(weight))
+
+    class Momentum(Plain):
+        def configure_optimizers(self) -> Any:
+            options = {"momentum": 0.9} if optimizer is torch.optim.SGD else {}
+            return optimizer(self.parameters(), lr=0.01, **options)
+
+    def look(trainer: Any, module: Any) -> None:
+        for name, keep in (pruner.mask or {}).items():
+            weight = module.get_parameter(name)
+            for slot in trainer.optimizers[0].state[weight].values():
+                if isinstance(slot, Tensor) and slot.shape == weight.shape:
+                    assert not slot[~keep].count_nonzero()
+
+    pruner = PruneAtEpoch(1, 0.5)
+    fit(Momentum(), tmp_path, pruner, Noise(), Each(look))
+    assert pruner.mask.density == 0.5
