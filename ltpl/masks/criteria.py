@@ -47,13 +47,18 @@ class Criterion:
     @property
     def needs(self) -> tuple[str, ...]:
         """The names of the arguments that have no default of their own."""
-        arguments = inspect.signature(self.score).parameters.values()
-        return tuple(a.name for a in arguments if a.default is inspect.Parameter.empty)
+        return _arguments(self.score)
 
     @property
     def whole_network(self) -> bool:
         """Whether it scores all parameters in one call."""
         return "model" in self.needs
+
+
+@functools.lru_cache
+def _arguments(score: Callable[..., Any]) -> tuple[str, ...]:
+    arguments = inspect.signature(score).parameters.values()
+    return tuple(a.name for a in arguments if a.default is inspect.Parameter.empty)
 
 
 def magnitude(weight: Tensor) -> Tensor:

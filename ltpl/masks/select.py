@@ -193,7 +193,9 @@ def layer_rates(
     Raises:
         ValueError: If a glob or name matches nothing, or a rate is negative.
     """
-    rates = dict(rates or {})
+    if not rates:
+        return dict.fromkeys(chosen, 1.0)
+    rates = dict(rates)
     kinds = {n: k for n, k in _survey(model)[2].items() if n in chosen}
     output = output_layer(model, chosen) if "output" in rates else None
     resolved = {}

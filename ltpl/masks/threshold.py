@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 SMALL = 1 << 15
-SPREAD = 4.0
+SPREAD = 3.0
 
 
 @dataclass(frozen=True)
