@@ -287,6 +287,6 @@ def test_synflow_counts_in_float64_where_fp32_overflows():
     dense = nn.Sequential(*copy.deepcopy(layers))
     for one in dense:
         one.weight.data.abs_()
-    assert torch.isinf(dense(torch.ones(1, 64))).any()
+    assert not torch.isfinite(dense(torch.ones(1, 64))).all()
     mask = prune(model, 0.5, criterion="synflow", batches=[torch.ones(1, 64)])
     assert mask.kept == mask.total // 2
