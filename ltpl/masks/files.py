@@ -8,6 +8,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
 
 @contextlib.contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
@@ -40,6 +43,27 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def read_tensors(path: str | Path, what: str) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Return header and tensors of a safetensors file; no code in it is run.
+
+    Args:
+        path: The file.
+        what: What it shall be, for the message.
+
+    Raises:
+        FileNotFoundError: If there is no file at `path`.
+        ValueError: If it is cut short or no safetensors file.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"No {what} at {path}.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return file.metadata() or {}, tensors
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a whole safetensors file: {error}.") from None
 
 
 def _umask() -> int:

@@ -10,12 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ltpl.masks.errors import unknown
-from ltpl.masks.files import whole_file
+from ltpl.masks.files import read_tensors, whole_file
 from ltpl.masks.select import named_parameters
 
 FORMAT = "ltpl.mask/1"
@@ -233,14 +232,7 @@ class Mask(Mapping[str, Tensor]):
             FileNotFoundError: If there is no file at `path`.
             ValueError: If the file is not a mask, is cut short or was changed.
         """
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"No mask at {path}.")
-        try:
-            with safe_open(path, framework="pt") as file:
-                header = file.metadata() or {}
-                bits = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except SafetensorError as error:
-            raise ValueError(f"{path} is not a whole safetensors file: {error}.") from None
+        header, bits = read_tensors(path, "mask")
         if header.get("format") != FORMAT:
             raise ValueError(
                 f"{path} is not a mask: format {header.get('format')!r}, not {FORMAT!r}."

@@ -58,7 +58,7 @@ def live_path(model: nn.Module, mask: Mask, batch: Any) -> bool:
 def cut_off(gradients: Mapping[str, Tensor]) -> list[str]:
     """Return the names whose gradient is zero everywhere: nothing after them reads them.
 
-    Taken before the gradients are masked, this needs no knowledge of the network: an empty layer
-    silences every layer that has no other way to the loss.
+    This needs no knowledge of the network: an empty layer silences every layer that has no other
+    way to the loss.
     """
     return [name for name, gradient in gradients.items() if not bool(gradient.count_nonzero())]

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ltpl.masks.files import whole_file
+from ltpl.masks.files import read_tensors, whole_file
 
 
 def save_state(path: str | Path, state: Any, kind: str) -> None:
@@ -61,14 +61,7 @@ def load_state(path: str | Path, kind: str) -> Any:
         FileNotFoundError: If there is no such file.
         ValueError: If the file is of another kind, cut short or changed.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"No {kind} at {path}.")
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a whole safetensors file: {error}.") from None
+    header, tensors = read_tensors(path, kind)
     if header.get("format") != kind:
         raise ValueError(f"{path} is no {kind}: its format is {header.get('format')!r}.")
     if _digest(header["tree"], tensors) != header["digest"]:
