@@ -59,6 +59,17 @@ class Masking(Callback):
         """Return the parameters this callback may prune, by name."""
         return prunable(pl_module, self.include, self.exclude, self.frozen)
 
+    def hold(self, pl_module: nn.Module, mask: Mask, pinned: bool = False) -> None:
+        """Start the next fit of `pl_module` with a mask.
+
+        Args:
+            pl_module: The module that will be trained.
+            mask: What is kept.
+            pinned: Whether pruned weights stay at their values instead of zero.
+        """
+        mask.must_fit(named_parameters(pl_module))
+        self.mask, self.pinned, self._module = mask, pinned, weakref.ref(pl_module)
+
     @override
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         kinds = {kind.__name__ for kind in type(trainer.strategy).__mro__}

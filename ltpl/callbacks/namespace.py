@@ -1,7 +1,7 @@
-"""The `Callback` that our classes derive from: of `pytorch_lightning` and of `lightning.pytorch`.
+"""The classes that ours derive from: of `pytorch_lightning` and of `lightning.pytorch` alike.
 
-A project uses one of the two packages, and its command line accepts only subclasses of that
-package's `Callback`. Ours are subclasses of both wherever both are there. The second package is
+A project uses one of the two packages, and its Trainer and command line accept only subclasses of
+that package's classes. Ours are subclasses of both wherever both are there. The second package is
 imported only if it may be meant: it is loaded already, or neither is.
 """
 
@@ -13,17 +13,29 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pytorch_lightning import Callback
+    from pytorch_lightning.callbacks import Checkpoint
+    from pytorch_lightning.loggers import Logger
 else:
     _first_loaded = "pytorch_lightning" in sys.modules
     _may_be_meant = "lightning.pytorch" in sys.modules or not _first_loaded
 
     from pytorch_lightning import Callback
+    from pytorch_lightning.callbacks import Checkpoint
+    from pytorch_lightning.loggers import Logger
 
     if _may_be_meant and importlib.util.find_spec("lightning") is not None:
         from lightning.pytorch import Callback as _OtherCallback
+        from lightning.pytorch.callbacks import Checkpoint as _OtherCheckpoint
+        from lightning.pytorch.loggers import Logger as _OtherLogger
 
         class Callback(Callback, _OtherCallback):
             """A callback for a Trainer of either package."""
 
+        class Checkpoint(Checkpoint, _OtherCheckpoint):
+            """A callback that saves, and so runs last, in a Trainer of either package."""
 
-__all__ = ["Callback"]
+        class Logger(Logger, _OtherLogger):
+            """A logger for a Trainer of either package."""
+
+
+__all__ = ["Callback", "Checkpoint", "Logger"]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
+from torch import nn
 from typing_extensions import override
 
 from ltpl.callbacks.folder import store
@@ -16,7 +17,7 @@ from ltpl.masks.allocate import check_options
 from ltpl.masks.criteria import find_criterion
 from ltpl.masks.mask import Mask
 from ltpl.masks.prune import prune
-from ltpl.masks.schedule import AtEpochs, Schedule, as_schedule
+from ltpl.masks.schedule import AtEpochs, PerRound, Schedule, as_schedule
 from ltpl.tickets.snapshot import Snapshot
 
 
@@ -28,9 +29,9 @@ class PruneAtEpoch(Masking):
 
     Args:
         epochs: When: an epoch (one-shot), a list of epochs, or a schedule: `Every`, `Cubic`,
-            `PerRound`.
-        amount: Share to prune each time, 0 <= amount < 1; a list gives one for each epoch. The
-            default is 0.2; an N:M scope takes none.
+            `PerRound`; when training ends if not given.
+        amount: Share to prune each time, 0 <= amount < 1; a list gives one for each epoch or
+            round. The default is 0.2; an N:M scope takes none.
         of: What `amount` is a share of: the `remaining` weights, or `all`.
         scope: Which weights compete: `global`, `layer`, `erk`, or `N:M`, such as `2:4`.
         criterion: What is kept: a name such as `magnitude`, `movement`, `random`, `snip`, or the
@@ -56,7 +57,7 @@ class PruneAtEpoch(Masking):
 
     def __init__(
         self,
-        epochs: int | list[int] | Schedule,
+        epochs: int | list[int] | Schedule | None = None,
         amount: float | list[float] | None = None,
         of: str = "remaining",
         scope: str = "global",
@@ -70,7 +71,7 @@ class PruneAtEpoch(Masking):
         seed: int = 0,
     ):
         super().__init__(include, exclude, frozen)
-        self.schedule = as_schedule(epochs)
+        self.schedule = PerRound() if epochs is None else as_schedule(epochs)
         self.amounts = _amounts(amount, self.schedule, scope)
         for each in self.amounts:
             check_options(each, of, scope, min_keep)
@@ -157,23 +158,7 @@ class PruneAtEpoch(Masking):
         """Prune now; the callbacks that rewind or log are not told."""
         before = self.mask or Mask.dense(self.prunable(pl_module))
         amount, of = self._step(trainer.current_epoch, before)
-        looks_at_loss = "loss" in self.criterion.needs
-        with silenced(pl_module) if looks_at_loss else contextlib.nullcontext():
-            mask = prune(
-                pl_module,
-                amount,
-                of=of,
-                scope=self.scope,
-                criterion=self.criterion,
-                rates=self.rates,
-                mask=self.mask,
-                include=self.include,
-                exclude=self.exclude,
-                frozen=self.frozen,
-                min_keep=self.min_keep,
-                seed=self.seed,
-                **self._evidence(trainer),
-            )
+        mask = self.draw(pl_module, amount, of, self.mask, self.seed, **self._evidence(trainer))
         self.mask = trainer.strategy.broadcast(mask)
         self.enforce(trainer, pl_module)
         self._unproven = set(self.mask)
@@ -182,6 +167,43 @@ class PruneAtEpoch(Masking):
             f"{self.mask.density:.2%} of the prunable weights ({self.mask.kept:,} of "
             f"{self.mask.total:,}), {self.mask.density_of(pl_module):.2%} of all parameters"
         )
+
+    def draw(
+        self,
+        pl_module: nn.Module,
+        amount: float | None,
+        of: str,
+        mask: Mask | None,
+        seed: int,
+        **evidence: Any,
+    ) -> Mask:
+        """Return the mask that these options give; nothing is bound to it.
+
+        Args:
+            pl_module: The module; its weights are what is ranked.
+            amount: Share to prune.
+            of: What it is a share of.
+            mask: What was kept until now.
+            seed: Seed of random choices.
+            **evidence: What the criterion needs besides: `init`, `batches`, `loss`.
+        """
+        looks_at_loss = "loss" in self.criterion.needs
+        with silenced(pl_module) if looks_at_loss else contextlib.nullcontext():
+            return prune(
+                pl_module,
+                amount,
+                of=of,
+                scope=self.scope,
+                criterion=self.criterion,
+                rates=self.rates,
+                mask=mask,
+                include=self.include,
+                exclude=self.exclude,
+                frozen=self.frozen,
+                min_keep=self.min_keep,
+                seed=seed,
+                **evidence,
+            )
 
     def _step(self, epoch: int, before: Mask) -> tuple[float | None, str]:
         """Return amount and unit of this event."""
@@ -230,6 +252,8 @@ def _amounts(
         return [None] if ":" in scope else [0.2]
     if not isinstance(given, list):
         return [given]
+    if isinstance(schedule, PerRound) and given:
+        return given
     events = len(schedule.epochs) if isinstance(schedule, AtEpochs) else None
     if events != len(given):
         raise ValueError(

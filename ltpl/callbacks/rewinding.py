@@ -14,6 +14,7 @@ from ltpl.callbacks.averages import restart_averages
 from ltpl.callbacks.folder import store
 from ltpl.callbacks.masking import maskers
 from ltpl.callbacks.namespace import Callback
+from ltpl.callbacks.position import position
 from ltpl.masks.errors import unknown
 from ltpl.masks.mask import Mask
 from ltpl.masks.select import named_parameters
@@ -131,7 +132,7 @@ class RewindToEpoch(Callback):
                 "module steps its schedulers itself: hold them there, and use policy='continue'."
             )
         if self._lr_held:
-            _hold_learning_rate(trainer)
+            hold_learning_rate(trainer)
 
     @override
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
@@ -178,6 +179,7 @@ class RewindToEpoch(Callback):
             pl_module,
             trainer.optimizers,
             [config.scheduler for config in trainer.lr_scheduler_configs],
+            position(trainer),
         )
         try:
             self.snapshot_path = store(trainer, snapshot, "snapshot.safetensors", self.dirpath)
@@ -234,7 +236,7 @@ class RewindToEpoch(Callback):
 
     def _hold_learning_rate(self, trainer: Any, *_: Any) -> str:
         self._lr_held = True
-        _hold_learning_rate(trainer)
+        hold_learning_rate(trainer)
         return f"nothing goes back, schedules stopped, {_learning_rates(trainer)}"
 
     @override
@@ -268,7 +270,7 @@ def _set_pruned(model: Any, snapshot: Snapshot, mask: Mask) -> None:
         values.copy_(values.where(keep, snapshot.weights[name].to(values.device)))
 
 
-def _hold_learning_rate(trainer: Any) -> None:
+def hold_learning_rate(trainer: Any) -> None:
     """Keep every learning rate where it is: the schedulers are never stepped again."""
     for config in trainer.lr_scheduler_configs:
         config.frequency = sys.maxsize

@@ -100,6 +100,14 @@ class PerRound(Schedule):
         return ended
 
 
+class Never(Schedule):
+    """Not at all: the mask stays as it is."""
+
+    def due(self, epoch: int, ended: bool = False) -> bool:
+        """Never."""
+        return False
+
+
 def as_schedule(epochs: int | Sequence[int] | Schedule) -> Schedule:
     """Return the schedule that a user's `epochs` means: a number, a list or a schedule."""
     if isinstance(epochs, Schedule):

@@ -28,6 +28,7 @@ class Snapshot:
         buffers: Buffers by name, such as BatchNorm statistics.
         optimizers: State of each optimiser.
         schedulers: State of each learning-rate scheduler.
+        position: Epochs, batches and steps trained, as counted by what trains.
     """
 
     step: str
@@ -35,6 +36,7 @@ class Snapshot:
     buffers: dict[str, Tensor]
     optimizers: list[Any] = field(default_factory=list)
     schedulers: list[Any] = field(default_factory=list)
+    position: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def take(
@@ -43,6 +45,7 @@ class Snapshot:
         model: nn.Module,
         optimizers: Sequence[Optimizer] = (),
         schedulers: Sequence[Any] = (),
+        position: dict[str, int] | None = None,
     ) -> Snapshot:
         """Copy the state of `model` and of what trains it to the CPU."""
         return cls(
@@ -51,6 +54,7 @@ class Snapshot:
             {name: _copied(b) for name, b in named_buffers(model).items()},
             [_copied(optimizer.state_dict()) for optimizer in optimizers],
             [_copied(scheduler.state_dict()) for scheduler in schedulers],
+            position or {},
         )
 
     def save(self, path: str | Path) -> None:

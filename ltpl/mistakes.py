@@ -1,0 +1,113 @@
+"""One line for a mistake on the command line: what was given, and what was probably meant."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+import traceback
+from argparse import ArgumentError
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+PACKAGE = Path(__file__).parent
+
+
+def is_input(error: Exception) -> bool:
+    """Whether an error says that an option is wrong, rather than that a program failed.
+
+    Those are what our own code raises as `ValueError` or `FileNotFoundError`, and what Lightning
+    calls a misconfiguration.
+    """
+    if type(error).__name__ == "MisconfigurationException":
+        return True
+    last = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
+    told = last.is_relative_to(PACKAGE) or last.parent.name == "jsonargparse"
+    return isinstance(error, (ValueError, FileNotFoundError, ArgumentError)) and told
+
+
+def explained(message: str, parser: Any) -> str:
+    """Return one line for what `jsonargparse` says, with a did-you-mean.
+
+    Args:
+        message: Its message, often many lines.
+        parser: The parser of the command.
+    """
+    options = [text for action in parser._actions for text in action.option_strings]
+    for pattern, candidates in (
+        (r"unrecognized arguments: (.*)", lambda _: options),
+        (r"invalid choice: '(.*?)'", lambda found: re.findall(r"'([\w-]+)'", found)[1:]),
+        (r"File does not exist: '?(.*?)'?$", _files_beside),
+        (r"Expected a dot import path string: (\S+)", lambda _: _classes()),
+        (r"Group '\S+' does not accept option '(\S+?)'", lambda _: _last_parts(options)),
+        (r"Option '(\S+?)' is not accepted", lambda found: _parameters(found, options)),
+    ):
+        match = re.search(pattern, message, re.MULTILINE)
+        if match:
+            given = match[1].split("=")[0].split()[0] if match[1] else ""
+            return _with_guess(_told(pattern, match, message), given, candidates(message))
+    return " ".join(_telling(message).split())
+
+
+def _told(pattern: str, match: re.Match[str], message: str) -> str:
+    key = re.search(r'(?:Parser )?key "([^"]+)"', message)
+    where = f"{key[1]}: " if key else ""
+    if "dot import" in pattern:
+        return f"{where}there is no class {match[1]!r}; give its name, or package.module.Class"
+    return f"{where}{match[0]}" if where and where[:-2] not in match[0] else match[0]
+
+
+def _with_guess(told: str, given: str, candidates: Iterable[str]) -> str:
+    names = list(dict.fromkeys(candidates))
+    close = difflib.get_close_matches(given, names, n=1, cutoff=0.6)
+    return f"{told}; did you mean {close[0]!r}?" if close and close[0] != given else told
+
+
+def _files_beside(message: str) -> list[str]:
+    path = Path(re.search(r"File does not exist: '?(.*?)'?$", message, re.MULTILINE)[1])  # type: ignore[index]
+    return [str(p) for p in path.parent.glob("*")] if path.parent.is_dir() else []
+
+
+def _classes() -> list[str]:
+    """Return the short names by which classes may be given."""
+    from pytorch_lightning import Callback, LightningDataModule, LightningModule
+    from torch import nn
+    from torch.optim import Optimizer
+
+    found: list[type] = []
+    waiting: list[type] = [Callback, LightningDataModule, LightningModule, Optimizer, nn.Module]
+    while waiting:
+        found += (below := waiting.pop().__subclasses__())
+        waiting += below
+    return [kind.__name__ for kind in found]
+
+
+def _last_parts(options: Iterable[str]) -> list[str]:
+    return [option.lstrip("-").rpartition(".")[2] for option in options]
+
+
+def _parameters(message: str, options: Iterable[str]) -> list[str]:
+    """Return the parameters of the class that a message speaks of, else all options."""
+    paths = re.findall(r"class_path '?([\w.]+)", message)
+    for path in paths:
+        module, _, name = path.rpartition(".")
+        kind = getattr(__import__(module, fromlist=[name]), name, None) if module else None
+        if kind is not None:
+            return list(inspect.signature(kind).parameters)
+    return _last_parts(options)
+
+
+def _telling(message: str) -> str:
+    """Return the option and the innermost reason, without what the parser tried besides."""
+    keys = re.findall(r'[Kk]ey "([^"]+)"', message)
+    nested = re.search(r"NestedArg\(key='(\w+)'", message)
+    key = ".".join(dict.fromkeys([*keys[:1], *([nested[1]] if nested else [])]))
+    lines = [line.strip(" -") for line in message.splitlines()]
+    aside = ("Expected a <class 'NoneType'>", "Given value", "Does not validate", "Subtypes:")
+    aside += ("Errors:", "Parser key", "Problem with given class_path", "Not a valid subclass")
+    said = [line for line in lines if line and not line.startswith(aside)]
+    given = re.search(r"Given value: (?!Namespace|NestedArg)(.{1,60})", message)
+    reason = re.sub(r"<class '(\w+)'>", r"\1", "; ".join(dict.fromkeys(said)) or lines[0])
+    reason += f"; given {given[1]!r}" if given and given[1] not in reason else ""
+    return f"{key}: {reason}" if key and key not in reason else reason

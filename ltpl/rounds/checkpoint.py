@@ -1,0 +1,102 @@
+"""`MidRound`: the one checkpoint that an interrupted round goes on from."""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from typing_extensions import override
+
+from ltpl.callbacks.namespace import Checkpoint
+
+SHARE = 0.05  # of the training time may go into checkpoints at epoch ends
+
+
+class MidRound(Checkpoint):
+    """Save `last.ckpt` at epoch ends, and every n steps if asked to; whole or not at all.
+
+    Where epochs take milliseconds, some are left out, so that saving stays a small share of the
+    time: what is lost by an interruption is short too.
+
+    Args:
+        path: The file.
+        every_n_steps: Save after so many optimiser steps as well.
+    """
+
+    def __init__(self, path: Path, every_n_steps: int | None = None):
+        self.path = path
+        self.every_n_steps = every_n_steps
+        self._stopped = False
+        self._saving = False
+        self._saved_at = time.monotonic()
+        self._cost = 0.0
+
+    @override
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        self._saved_at = time.monotonic()
+        trainer.should_stop |= self._stopped  # Lightning forgets it
+
+    @override
+    def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
+        last = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch  # its epoch end follows
+        if self.every_n_steps and trainer.global_step % self.every_n_steps == 0 and not last:
+            self._save(trainer)
+
+    @override
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        passed = time.monotonic() - self._saved_at
+        if trainer.strategy.broadcast(passed * SHARE >= self._cost):
+            self._save(trainer)
+
+    def _save(self, trainer: Any) -> None:
+        if trainer.fast_dev_run:
+            return
+        began = time.monotonic()
+        beside = self.path.with_name(f".{self.path.name}.part")
+        self._saving, self._stopped = True, bool(trainer.should_stop)
+        trainer.save_checkpoint(beside)
+        self._saving = False
+        if trainer.is_global_zero:
+            with beside.open("rb") as written:
+                os.fsync(written.fileno())
+            beside.replace(self.path)
+        self._saved_at = time.monotonic()
+        self._cost = self._saved_at - began
+
+    @override
+    def on_save_checkpoint(
+        self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]
+    ) -> None:
+        if self._saving:  # a round is built from its config; objects in there could not be loaded
+            for key in [key for key in checkpoint if "hyper_parameters" in key]:
+                del checkpoint[key]
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {"stopped": self._stopped}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._stopped = state_dict["stopped"]
+
+
+def newest_checkpoint(folder: Path) -> tuple[Path, int] | None:
+    """Return the checkpoint that a round goes on from, and its step; None: from the beginning.
+
+    Beside ours, there is the one that Lightning writes when SLURM takes the machine away. A file
+    that cannot be read is passed over.
+    """
+    found = [*folder.glob("checkpoints/last.ckpt"), *folder.glob("hpc_ckpt_*.ckpt")]
+    for path in sorted(found, key=lambda p: p.stat().st_mtime, reverse=True):
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            return path, int(content["global_step"])
+        except Exception as error:  # whatever a damaged file makes torch say
+            warnings.warn(
+                f"{path} cannot be read ({type(error).__name__}): passed over.", stacklevel=2
+            )
+    return None

@@ -1,0 +1,79 @@
+"""Rounds that a command line describes: `LightningCLI` builds everything anew for each."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ltpl.rounds.experiment import ALWAYS, Parts, slots
+from ltpl.rounds.seeds import seed_all
+
+OURS = ("TensorBoardLogger", "CSVLogger")  # a round has its own
+
+
+class Configured:
+    """Builds rounds from a parsed `LightningCLI`.
+
+    Args:
+        cli: The command line; `instantiate_classes()` may be called again and again.
+        package: Whose command line it is: `pytorch_lightning` or `lightning.pytorch`.
+        config: Every option, resolved.
+        others: Names of the slots besides `prune` and `rewind`.
+    """
+
+    def __init__(self, cli: Any, package: str, config: dict[str, Any], others: Sequence[str]):
+        self.cli = cli
+        self.package = package
+        self.config = config
+        self.others = others
+        amount = ((config.get("prune") or {}).get("init_args") or {}).get("amount")
+        self.amounts = amount if isinstance(amount, list) else [amount]
+        self._ours: tuple[Path, list[Any], list[Any]]
+        self._slots: Any = None
+
+    def build(
+        self, seed: int, folder: Path, callbacks: Sequence[Any], loggers: Sequence[Any]
+    ) -> Parts:
+        """Build everything anew."""
+        seed_all(seed)
+        self._ours = folder, list(callbacks), list(loggers)
+        self.cli.instantiate_classes()
+        prune, rewind = self._slots
+        return Parts(self.cli.model, self.cli.datamodule, self.cli.trainer, prune, rewind)
+
+    def trainer(self, given: dict[str, Any], filled: dict[str, Any], extra: list[Any]) -> Any:
+        """Return the Trainer of a round.
+
+        Args:
+            given: Options of the Trainer.
+            filled: The callbacks in the slots, by name.
+            extra: Callbacks that the command line always has.
+        """
+        folder, callbacks, loggers = self._ours
+        prune, rewind = self._slots = slots(filled["prune"], filled["rewind"])
+        theirs = _listed(given.get("callbacks")) + [
+            callback for name in self.others if (callback := filled[name]) is not None
+        ]
+        theirs += extra
+        theirs += copy.deepcopy(_listed(self.cli.trainer_defaults.get("callbacks")))
+        kept = [x for x in _listed(given.get("logger")) if _is_foreign(x)]
+        options = {
+            **given,
+            **ALWAYS,
+            "callbacks": [*callbacks[:1], prune, *callbacks[1:], *theirs],
+            "logger": loggers + kept,
+            "default_root_dir": str(folder),
+        }
+        return self.cli.trainer_class(**options)
+
+
+def _listed(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def _is_foreign(logger: Any) -> bool:
+    return not isinstance(logger, bool) and type(logger).__name__ not in OURS

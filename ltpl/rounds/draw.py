@@ -1,0 +1,159 @@
+"""The next ticket: what to keep of a trained network, and where that starts again."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ltpl.callbacks.pruning import PruneAtEpoch
+from ltpl.callbacks.rewinding import Policy, RewindToEpoch
+from ltpl.callbacks.scoring import training_loss
+from ltpl.masks.mask import Mask
+from ltpl.masks.select import named_parameters
+from ltpl.rounds.experiment import Parts
+from ltpl.rounds.plan import Plan
+from ltpl.rounds.seeds import mixed, seed_all
+from ltpl.tickets.snapshot import Snapshot
+from ltpl.tickets.start import starting_weights
+from ltpl.tickets.ticket import Ticket
+
+
+def next_mask(
+    parts: Parts, plan: Plan, level: int, trained: Snapshot, before: Mask, seed: int
+) -> Mask:
+    """Return the mask of a level.
+
+    Pruned at once, a level has just as many weights in each layer as pruned step by step: the
+    steps are taken on the same trained weights.
+
+    Args:
+        parts: A freshly built round; its module is left with the trained weights.
+        plan: Amounts and levels.
+        level: Which level.
+        trained: The network that is pruned.
+        before: What was kept in it.
+        seed: Seed of random criteria.
+    """
+    pruner, module = parts.pruner, parts.module
+    evidence = _evidence(parts)
+    trained.restore_weights_(module)
+    if plan.densities:
+        return pruner.draw(module, 1 - plan.densities[level - 1], "all", before, seed, **evidence)
+    steps = [level]
+    if plan.one_shot and pruner.of == "remaining":
+        steps = list(range(1, level + 1))
+    mask = before
+    for step in steps:
+        amount = amount_of(pruner, step)
+        mask = pruner.draw(module, amount, pruner.of, mask, seed, **evidence)
+    return mask
+
+
+def amount_of(pruner: PruneAtEpoch, level: int) -> float | None:
+    """Return what the pruner takes away at a level, counted from 1."""
+    amounts = pruner.amounts
+    return amounts[min(level, len(amounts)) - 1]
+
+
+def _evidence(parts: Parts) -> dict[str, Any]:
+    """Return what the criterion looks at besides trained weights; the module is still fresh."""
+    needs = parts.pruner.criterion.needs
+    evidence: dict[str, Any] = {}
+    if "init" in needs:
+        fresh = named_parameters(parts.module)
+        evidence["init"] = {name: p.detach().clone() for name, p in fresh.items()}
+    if "batches" in needs:
+        evidence["batches"] = _batches(parts)
+    if "loss" in needs:
+        parts.module.trainer = parts.trainer
+        evidence["loss"] = training_loss
+    return evidence
+
+
+def _batches(parts: Parts) -> list[Any]:
+    seed_all(mixed("batches", parts.pruner.seed))
+    source = parts.data if parts.data is not None else parts.module
+    source.prepare_data()
+    source.setup("fit")
+    return list(itertools.islice(source.train_dataloader(), parts.pruner.batches))
+
+
+def next_start(
+    rewinder: RewindToEpoch,
+    mask: Mask,
+    dense: Snapshot,
+    trained: Snapshot,
+    drawn_anew: Callable[[], Snapshot],
+    seed: int,
+) -> Ticket:
+    """Return the ticket of a mask: what its kept weights, optimiser and schedule start from.
+
+    Args:
+        rewinder: The policy.
+        mask: What is kept.
+        dense: The rewinding point of the dense network.
+        trained: The network that was pruned.
+        drawn_anew: Gives a network with new initial weights.
+        seed: Seed of reshuffling.
+    """
+    policy = rewinder.policy
+    if policy is Policy.reinit:
+        start = drawn_anew()
+    elif policy is Policy.rewind:
+        start = _restart(dense, rewinder, dense.weights, dense.buffers)
+        if rewinder.mask_1 == "reinit":
+            start.weights.update(drawn_anew().weights)
+        else:
+            start.weights.update(starting_weights(dense.weights, mask, rewinder.mask_1, seed))
+    elif policy is Policy.lr_rewind:
+        start = _restart(dense, rewinder, trained.weights, trained.buffers)
+    elif policy is Policy.finetune:
+        start = Snapshot(
+            "end", dict(trained.weights), trained.buffers, trained.optimizers, [], dense.position
+        )
+    else:
+        start = Snapshot("end", dict(trained.weights), trained.buffers)
+    pinned = policy is Policy.rewind and rewinder.mask_0 == "freeze"
+    if pinned:
+        _pin(start.weights, dense.weights, mask)
+    else:
+        mask.apply_(start.weights)
+    return Ticket(
+        mask,
+        start,
+        {
+            "policy": policy.value,
+            "rewind": str(rewinder.step),
+            "optimizer": rewinder.optimizer,
+            "mask_1": rewinder.mask_1,
+            "pinned": pinned,
+        },
+    )
+
+
+def _restart(
+    dense: Snapshot,
+    rewinder: RewindToEpoch,
+    weights: dict[str, Tensor],
+    buffers: dict[str, Tensor],
+) -> Snapshot:
+    """Return these weights with the schedule of the rewinding point, and its momenta if asked."""
+    optimizers = dense.optimizers
+    if rewinder.optimizer == "fresh":
+        optimizers = without_slots(optimizers)
+    copies = {name: weight.clone() for name, weight in weights.items()}
+    return Snapshot(dense.step, copies, buffers, optimizers, dense.schedulers, dense.position)
+
+
+def without_slots(optimizers: list[Any]) -> list[Any]:
+    """Return optimiser states with learning rates and options alone."""
+    return [{"state": {}, "param_groups": state["param_groups"]} for state in optimizers]
+
+
+def _pin(weights: dict[str, Tensor], values: dict[str, Tensor], mask: Mask) -> None:
+    for name, keep in mask.items():
+        weights[name] = torch.where(keep, weights[name], values[name])

@@ -1,0 +1,165 @@
+"""`Plan`: what shall run: levels, seeds, and what a run may change when it goes on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ltpl.masks.errors import unknown
+from ltpl.rounds.seeds import Seeds
+
+LEVELS = 7  # at 20 % a round 21.1 % of the weights are left, the paper's headline
+FREE = re.compile(  # options that no finished result depends on
+    r"(run|levels|densities|seeds|quiet|report|save_every_n_steps|seed_everything)(\.|$)"
+    r"|trainer\.(default_root_dir|enable_\w+|logger|profiler|num_sanity_val_steps)(\.|$)"
+    r"|data\.(init_args\.)?(data_dir|root|num_workers|pin_memory|persistent_workers)$"
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How many rounds, which seeds, and how a round is judged.
+
+    Args:
+        run: Folder of the run; a folder with a run in it goes on.
+        levels: How many times to prune: 7 if nothing says so. Round 0 is the dense network.
+        densities: Share of the weights to keep at each level instead, such as [0.5, 0.3, 0.1].
+        one_shot: Whether each level is pruned from the dense network, not from the one before.
+        seeds: Replicates: `0`, `0-4` or `0,3,7`; `seed_everything` if not given.
+        init_seed: Seed of the initial weights; the replicate's number if not given.
+        order_seed: Seed of the data order; the replicate's number if not given.
+        augmentation_seed: Seed of augmentation and dropout; the replicate's number if not given.
+        mask_seed: Seed of random masks; the replicate's number if not given.
+        monitor: Validation loss whose minimum is the early-stop step; found by its name if not
+            given.
+        accuracy: Part of the name of the metric shown in tables.
+        test_at: Which weights are tested, once a round: those of the `end` or of the `early_stop`.
+        save_every_n_steps: Checkpoint every n steps inside epochs too; needed where epochs are
+            long.
+        report: Whether to write the report page at the end.
+        quiet: Whether to print nothing but errors.
+    """
+
+    run: str
+    levels: int | None = None
+    densities: list[float] | None = None
+    one_shot: bool = False
+    seeds: str | int | list[int] | None = None
+    init_seed: int | None = None
+    order_seed: int | None = None
+    augmentation_seed: int | None = None
+    mask_seed: int | None = None
+    monitor: str | None = None
+    accuracy: str | None = None
+    test_at: str = "end"
+    save_every_n_steps: int | None = None
+    report: bool = True
+    quiet: bool = False
+
+    def __post_init__(self) -> None:
+        if self.test_at not in ("end", "early_stop"):
+            raise unknown("test_at", self.test_at, ["end", "early_stop"])
+        if self.levels is not None and self.levels < 0:
+            raise ValueError(f"levels={self.levels}: give 0 or more.")
+        wanted = self.densities or []
+        if any(not 0 < density < 1 for density in wanted):
+            raise ValueError(f"densities={wanted}: shares to keep, each between 0 and 1.")
+        if not self.one_shot and sorted(wanted, reverse=True) != wanted:
+            raise ValueError(
+                f"densities={wanted}: each round prunes the one before, so they must fall; with "
+                "one_shot=true any order goes."
+            )
+        if self.densities and self.levels is not None and self.levels > len(self.densities):
+            raise ValueError(
+                f"levels={self.levels}, but densities={self.densities} has {len(self.densities)}."
+            )
+        if self.save_every_n_steps is not None and self.save_every_n_steps < 1:
+            raise ValueError(f"save_every_n_steps={self.save_every_n_steps}: give 1 or more.")
+        numbers(self.seeds, "seeds")
+
+    def depth(self, amounts: Sequence[float | None]) -> int:
+        """Return how many levels there are.
+
+        Args:
+            amounts: What the pruner was given: one amount for all levels, or one for each.
+        """
+        given = len(amounts) if len(amounts) > 1 else None
+        most = len(self.densities) if self.densities else given
+        if self.levels is None:
+            return most or LEVELS
+        if most is not None and self.levels > most:
+            raise ValueError(f"levels={self.levels}, but prune.amount gives {most}.")
+        return self.levels
+
+    def replicates(self, seed_everything: int | bool | None = None) -> list[int]:
+        """Return the seeds to run."""
+        fallback = seed_everything if type(seed_everything) is int else 0
+        return numbers(fallback if self.seeds is None else self.seeds, "seeds")
+
+    def seeds_of(self, replicate: int) -> Seeds:
+        """Return the four seeds of a replicate."""
+        fixed = (self.init_seed, self.order_seed, self.augmentation_seed, self.mask_seed)
+        return Seeds(*(replicate if seed is None else seed for seed in fixed))
+
+    def parent(self, level: int) -> int:
+        """Return the level whose trained weights this one is pruned from."""
+        return 0 if self.one_shot else level - 1
+
+
+def numbers(text: str | int | list[int] | None, option: str) -> list[int]:
+    """Read `3`, `0-4` or `0,2,5-7`.
+
+    Raises:
+        ValueError: If it is written otherwise.
+
+    Example:
+        >>> numbers("0,2,5-7", "seeds")
+        [0, 2, 5, 6, 7]
+    """
+    if text is None:
+        return []
+    if isinstance(text, list):
+        text = ",".join(map(str, text))
+    found: list[int] = []
+    for part in str(text).split(","):
+        match = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part)
+        if match is None or int(match[2] or match[1]) < int(match[1]):
+            raise ValueError(f"{option}={text!r}: write 3, 0-4 or 0,2,5.")
+        found += range(int(match[1]), int(match[2] or match[1]) + 1)
+    return sorted(set(found))
+
+
+def changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Return the options that differ and that finished results depend on, as `name: old -> new`.
+
+    Densities and amounts may be continued, not changed.
+    """
+    before, after = flat(old), flat(new)
+    names = sorted(before.keys() | after.keys())
+    differ = [n for n in names if before.get(n) != after.get(n) and not FREE.match(n)]
+    grown = [n for n in differ if n.endswith("amount") and _continued(before.get(n), after.get(n))]
+    kept = [name for name in differ if name not in grown]
+    if not _continued(before.get("densities"), after.get("densities")):
+        kept.append("densities")
+    return [f"{name}: {before.get(name)!r} -> {after.get(name)!r}" for name in kept]
+
+
+def _continued(before: Any, after: Any) -> bool:
+    """Whether a list of one entry a level was only made longer or shorter at its end."""
+    if isinstance(before, list) and isinstance(after, list):
+        shared = min(len(before), len(after))
+        return before[:shared] == after[:shared]
+    return bool(before == after)
+
+
+def flat(options: Any, prefix: str = "") -> dict[str, Any]:
+    """Return nested options as one dictionary of dotted names."""
+    found: dict[str, Any] = {}
+    for name, value in options.items():
+        if isinstance(value, dict) and value:
+            found |= flat(value, f"{prefix}{name}.")
+        else:
+            found[f"{prefix}{name}"] = value
+    return found

@@ -1,0 +1,204 @@
+"""One round: an ordinary fit that starts from a ticket and lives in its own folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from lightning_utilities.core.rank_zero import rank_zero_only
+
+from ltpl.callbacks.position import go_to
+from ltpl.callbacks.rewinding import RewindToEpoch
+from ltpl.masks.files import whole_file
+from ltpl.masks.mask import Mask
+from ltpl.masks.schedule import Never
+from ltpl.rounds.checkpoint import MidRound, newest_checkpoint
+from ltpl.rounds.draw import without_slots
+from ltpl.rounds.experiment import Experiment, Parts
+from ltpl.rounds.measure import Measure, accuracy, validation_loss
+from ltpl.rounds.metrics import MetricsFile, events
+from ltpl.rounds.plan import Plan
+from ltpl.rounds.seeds import EpochSeeds, Seeds
+from ltpl.rounds.start import TicketStart
+from ltpl.tickets.result import FILE, Result
+from ltpl.tickets.snapshot import Snapshot
+from ltpl.tickets.ticket import MASK, START, Ticket
+
+FINAL = "final.safetensors"
+
+
+class Round:
+    """One round of a run or of a branch.
+
+    Args:
+        experiment: Builds the parts.
+        plan: How a round is judged.
+        folder: Where the round lives.
+        seeds: Its four seeds.
+        display: Shows the steps.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        plan: Plan,
+        folder: Path,
+        seeds: Seeds,
+        display: Any,
+    ):
+        self.plan = plan
+        self.folder = folder
+        self.checkpoint = newest_checkpoint(folder)
+        from_step = self.checkpoint[1] if self.checkpoint else 0
+        self._epochs = EpochSeeds(seeds.order, seeds.augmentation)
+        self._start = TicketStart()
+        self._measure = Measure(keep_best=plan.test_at == "early_stop")
+        save = MidRound(folder / "checkpoints" / "last.ckpt", plan.save_every_n_steps)
+        callbacks = [self._epochs, self._start, self._measure, save, display]
+        if rank_zero_only.rank == 0:
+            (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+            for torso in folder.rglob(".*"):  # files that a killed process had not finished
+                torso.unlink()
+            with whole_file(folder / "config.yaml") as beside:
+                beside.write_text(yaml.safe_dump(experiment.config, sort_keys=False))
+        self._events = events(experiment.package, folder, from_step)
+        loggers = [self._events, MetricsFile(folder / "metrics.csv", from_step)]
+        self.parts: Parts = experiment.build(seeds.init, folder, callbacks, loggers)
+        self.parts.pruner.schedule = Never()  # what is next is drawn when the round has ended
+
+    def dense(self) -> dict[str, Any]:
+        """Keep every weight, and take the snapshot that later rounds go back to."""
+        parts = self.parts
+        step = parts.rewinder.step
+        ends = parts.trainer.max_epochs
+        if step.epoch is not None and ends not in (None, -1) and step.epoch >= ends:
+            raise ValueError(
+                f"rewind goes back to {step}, but training ends after {ends} epochs: rewind to an "
+                "earlier moment or train longer."
+            )
+        mask = Mask.dense(parts.pruner.prunable(parts.module))
+        if rank_zero_only.rank == 0:
+            mask.save(self.folder / MASK)
+        parts.pruner.hold(parts.module, mask)
+        keep = RewindToEpoch(at=str(step), dirpath=str(self.folder))
+        parts.trainer.callbacks.insert(0, keep)
+        return {"policy": "dense", "rewind": str(step)}
+
+    def ticket(self, drawn: Callable[[Parts], Ticket]) -> Ticket:
+        """Start from this round's ticket: the one that is there, or one that is drawn now."""
+        if not (self.folder / MASK).is_file() and rank_zero_only.rank == 0:
+            drawn(self.parts).save(self.folder)
+        _wait_for_all()
+        ticket = Ticket.load(self.folder)
+        module = self.parts.module
+        ticket.start.restore_weights_(module)
+        self.parts.pruner.hold(module, ticket.mask, ticket.made_by["pinned"])
+        self._start.ticket = ticket
+        if ticket.start.position:
+            go_to(self.parts.trainer, ticket.start.position)
+            self._epochs.skip = ticket.start.position["batches"]
+        return ticket
+
+    def train(self) -> Snapshot:
+        """Validate the ticket, train it, and write the trained network."""
+        trainer, module, data = self.parts.trainer, self.parts.module, self.parts.data
+        if self.checkpoint is None and validates(module, data):
+            found = trainer.validate(module, data, verbose=False)
+            start = {name: float(value) for each in found for name, value in each.items()}
+            self._measure.start_with(start, validation_loss(start, self.plan.monitor))
+        trainer.fit(module, datamodule=data, ckpt_path=self.checkpoint and self.checkpoint[0])
+        self._must_have_snapshot()
+        final = Snapshot.take(
+            "end",
+            module,
+            trainer.optimizers,
+            [config.scheduler for config in trainer.lr_scheduler_configs],
+        )
+        final = Snapshot("end", final.weights, final.buffers, without_slots(final.optimizers))
+        if rank_zero_only.rank == 0:
+            final.save(self.folder / FINAL)
+        _wait_for_all()
+        return final
+
+    def _must_have_snapshot(self) -> None:
+        if rank_zero_only.rank == 0 and not (self.folder / START).is_file():
+            if self.parts.trainer.fast_dev_run:
+                Snapshot.take("0ep", self.parts.module).save(self.folder / START)
+                return
+            raise ValueError(
+                f"rewind goes back to {self.parts.rewinder.step}, but training ended before, after "
+                f"{self.parts.trainer.current_epoch} epochs and {self.parts.trainer.global_step} "
+                "steps: rewind to an earlier moment or train longer."
+            )
+
+    def judge(self, seed: int, level: int, branch: str | None, made_by: dict[str, Any]) -> Result:
+        """Test once, and write the result; with it, the round is finished."""
+        parts, measure = self.parts, self._measure
+        trainer, module, data = parts.trainer, parts.module, parts.data
+        steps = int(trainer.global_step)
+        if measure.loss is not None and measure.end_step != steps:
+            found = trainer.validate(module, data, verbose=False)
+            measure.end = {n: float(v) for each in found for n, v in each.items()}
+        mask = parts.pruner.mask
+        assert mask is not None
+        if measure.best:
+            module.load_state_dict(measure.best)
+        test: dict[str, float] = {}
+        if tests(module, data):
+            found = trainer.test(module, data, verbose=False)
+            test = {name: float(value) for each in found for name, value in each.items()}
+        at_best = self.plan.test_at == "early_stop" and measure.early_stop
+        result = Result(
+            seed=seed,
+            round=level,
+            kept=mask.kept,
+            total=mask.total,
+            parameters=sum(p.numel() for p in module.parameters()),
+            layers=[(row.name, row.kept, row.total) for row in mask.table()],
+            start=measure.start,
+            early_stop=measure.early_stop,
+            early_stop_step=measure.early_stop_step,
+            end=measure.end,
+            steps=steps,
+            test=test,
+            val_acc=accuracy(measure.early_stop if at_best else measure.end, self.plan.accuracy),
+            test_acc=accuracy(test, self.plan.accuracy),
+            seconds=measure.seconds,
+            made_by={**made_by, "mask_digest": mask.digest},
+            branch=branch,
+        )
+        self._events.experiment.close()
+        if rank_zero_only.rank == 0:
+            result.save(self.folder / FILE)
+            for checkpoint in (self.folder / "checkpoints").glob("last.ckpt"):
+                checkpoint.unlink()
+        _wait_for_all()
+        return result
+
+
+def validates(module: Any, data: Any) -> bool:
+    """Whether there is something to validate on, and a way to."""
+    return _own(module, "validation_step") and _has(module, data, "val_dataloader")
+
+
+def tests(module: Any, data: Any) -> bool:
+    """Whether there is something to test on, and a way to."""
+    return _own(module, "test_step") and _has(module, data, "test_dataloader")
+
+
+def _has(module: Any, data: Any, loader: str) -> bool:
+    return any(source is not None and _own(source, loader) for source in (module, data))
+
+
+def _own(instance: Any, method: str) -> bool:
+    """Whether a method is the project's own, not the one that Lightning declares."""
+    where = getattr(type(instance), method).__module__
+    return not where.startswith(("pytorch_lightning.core.", "lightning.pytorch.core."))
+
+
+def _wait_for_all() -> None:
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()

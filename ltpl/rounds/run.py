@@ -1,0 +1,159 @@
+"""The loop: for each seed and level one round, and nothing that is finished is done again."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from lightning_utilities.core.rank_zero import rank_zero_only
+
+from ltpl.masks.mask import Mask
+from ltpl.report import as_text, read_runs, report, rows
+from ltpl.rounds.draw import next_mask, next_start
+from ltpl.rounds.experiment import Experiment, Parts
+from ltpl.rounds.plan import Plan
+from ltpl.rounds.progress import Display
+from ltpl.rounds.round import FINAL, Round
+from ltpl.rounds.seeds import mixed
+from ltpl.rounds.summary import write_events
+from ltpl.rounds.tree import RunTree
+from ltpl.tickets.result import Result
+from ltpl.tickets.snapshot import Snapshot
+from ltpl.tickets.ticket import MASK, START, Ticket
+
+
+def run_rounds(experiment: Experiment, plan: Plan, seeds: list[int]) -> RunTree:
+    """Find tickets: for each seed a dense network and prunings of it.
+
+    Args:
+        experiment: Builds each round.
+        plan: Levels, seeds and how a round is judged.
+        seeds: Replicates.
+
+    Raises:
+        ValueError: If the folder holds something else, or a run with other options.
+    """
+    tree, depth = RunTree(plan.run), plan.depth(experiment.amounts)
+    options = {name: value for name, value in vars(plan).items() if name != "run"}
+    tree.begin({**experiment.config, **options}, levels=depth, seeds=seeds)
+    rounds = [(seed, level) for seed in seeds for level in range(depth + 1)]
+    draw = _Next(experiment, plan, tree).draw
+    Loop(experiment, plan, tree, rounds, draw).run(tree.path.name, tree)
+    return tree
+
+
+@dataclass(frozen=True)
+class Loop:
+    """Rounds of a run or of a branch.
+
+    Args:
+        experiment: Builds each round.
+        plan: How a round is judged.
+        tree: Where everything goes.
+        rounds: Seed and level of each round.
+        draw: Returns the ticket of a round that has none yet.
+        branch: Name of the branch; None for the main line.
+    """
+
+    experiment: Experiment
+    plan: Plan
+    tree: RunTree
+    rounds: list[tuple[int, int]]
+    draw: Callable[[Parts, int, int], Ticket]
+    branch: str | None = None
+
+    def run(self, title: str, whole: RunTree) -> None:
+        """Run what is not finished; show what came out.
+
+        Args:
+            title: What to call it.
+            whole: The run that is reported at the end.
+        """
+        todo = [each for each in self.rounds if self.tree.result(*each) is None]
+        last = max(level for _, level in self.rounds)
+        display = Display(title, len(todo), last, self.plan.quiet)
+        if done := len(self.rounds) - len(todo):
+            display.line(f"{self.tree.path}: {done} rounds are finished, {len(todo)} are left")
+        with display.live(), lightning_whispers():
+            for seed, level in todo:
+                with self.tree.at_work(seed):
+                    result = self.tree.result(seed, level) or self._round(seed, level, display)
+                display.ends(result)
+                self._summarise()
+        self._summarise()
+        if rank_zero_only.rank == 0:
+            page = [report(whole.path)] if self.plan.report else []
+            table = rows(read_runs([whole.path]))
+            display.line(as_text(table, [self.tree.path / "summary.csv", *page]))
+
+    def _summarise(self) -> None:
+        """Write `summary.csv` and `summary/` over what is finished."""
+        if rank_zero_only.rank == 0:
+            self.tree.write_summary()
+            write_events(self.tree.path / "summary", self.tree.results())
+
+    def _round(self, seed: int, level: int, display: Display) -> Result:
+        folder = self.tree.round(seed, level)
+        one = Round(self.experiment, self.plan, folder, self.plan.seeds_of(seed), display)
+        if level == 0:
+            made_by, density = one.dense(), 1.0
+        else:
+            ticket = one.ticket(lambda parts: self.draw(parts, seed, level))
+            made_by, density = ticket.made_by, ticket.mask.density
+        display.starts(seed, level, density, one.checkpoint[1] if one.checkpoint else 0)
+        one.train()
+        return one.judge(seed, level, self.branch, made_by)
+
+
+@dataclass(frozen=True)
+class _Next:
+    """Draws the tickets of a run's main line: each from the round before."""
+
+    experiment: Experiment
+    plan: Plan
+    tree: RunTree
+
+    def draw(self, parts: Parts, seed: int, level: int) -> Ticket:
+        parent, seeds = self.tree.round(seed, self.plan.parent(level)), self.plan.seeds_of(seed)
+        trained, before = Snapshot.load(parent / FINAL), Mask.load(parent / MASK)
+        mask = next_mask(parts, self.plan, level, trained, before, mixed(seeds.mask, level))
+        return next_start(
+            parts.rewinder,
+            mask,
+            Snapshot.load(self.tree.round(seed, 0) / START),
+            trained,
+            lambda: fresh(
+                self.experiment,
+                self.tree.round(seed, level),
+                mixed("reinit", seeds.init, level),
+            ),
+            mixed(seeds.mask, parts.rewinder.seed, level),
+        )
+
+
+def fresh(experiment: Experiment, folder: Path, seed: int) -> Snapshot:
+    """Return a network with other initial weights."""
+    return Snapshot.take("0ep", experiment.build(seed, folder, [], []).module)
+
+
+@contextmanager
+def lightning_whispers() -> Iterator[None]:
+    """Hide what Lightning says at the start and end of every fit; warnings come through once."""
+    names = ("pytorch_lightning", "lightning.pytorch", "lightning_fabric", "lightning.fabric")
+    loggers = [logging.getLogger(name) for name in (*names, "lightning_utilities.core.rank_zero")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*LeafSpec.*", FutureWarning)
+        warnings.filterwarnings("ignore", ".*does not have many workers.*")
+        warnings.filterwarnings("ignore", ".*is smaller than the logging interval.*")
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

@@ -1,0 +1,68 @@
+"""`ltpl status`: what is done, what is left, and what the next command will reuse."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ltpl.rounds.tree import RunTree
+from ltpl.tickets.result import FILE, branches, seeds_and_rounds
+from ltpl.tickets.ticket import MASK
+
+
+def status(folder: str | Path) -> str:
+    """Return what is done and what is left of a run and its branches, as text.
+
+    Args:
+        folder: The run.
+
+    Raises:
+        ValueError: If it is no run.
+    """
+    run = RunTree.existing(folder)
+    record = run.read()
+    levels = range(int(record["levels"]) + 1)
+    lines = [f"{run.path}: {len(record['seeds'])} seeds, {record['levels']} levels"]
+    lines += _lines(run, record["seeds"], list(levels))
+    for path in branches(run.path):
+        branch = run.branch(path.name)
+        if branch.record.is_file():
+            made = branch.read()
+            lines.append(f"branch {path.name} ({made['kind']})")
+            lines += _lines(branch, made["seeds"], made["rounds"])
+    return "\n".join(lines)
+
+
+def _lines(tree: RunTree, seeds: list[int], levels: list[int]) -> list[str]:
+    there = {(seed, level): path for seed, level, path in seeds_and_rounds(tree.path)}
+    lines = []
+    for seed in seeds:
+        state = {level: _state(there.get((seed, level))) for level in levels}
+        done = [level for level, word in state.items() if word == "done"]
+        words = [f"{len(done)} of {len(levels)} rounds done"]
+        words += [f"round {level} {word}" for level, word in state.items() if word.startswith("i")]
+        left = [level for level, word in state.items() if word in ("left", "ticket drawn")]
+        if left:
+            words.append(f"left: {_ranges(left)}")
+        lines.append(f"  seed {seed}: {', '.join(words)}")
+    return lines
+
+
+def _state(path: Path | None) -> str:
+    if path is None:
+        return "left"
+    if (path / FILE).is_file():
+        return "done"
+    if (path / "checkpoints" / "last.ckpt").is_file():
+        return "interrupted, goes on from its checkpoint"
+    return "ticket drawn" if (path / MASK).is_file() else "left"
+
+
+def _ranges(numbers: list[int]) -> str:
+    """Write 3, 4, 5, 8 as 3-5, 8."""
+    found: list[list[int]] = []
+    for number in numbers:
+        if found and number == found[-1][-1] + 1:
+            found[-1].append(number)
+        else:
+            found.append([number])
+    return ", ".join(str(r[0]) if len(r) == 1 else f"{r[0]}-{r[-1]}" for r in found)

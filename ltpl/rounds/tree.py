@@ -1,0 +1,180 @@
+"""`RunTree`: the folder of a run, which explains itself and is never half written."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import ltpl
+from ltpl.masks.files import whole_file
+from ltpl.rounds.plan import changed
+from ltpl.tickets.result import FILE, Result, results, round_folder, seeds_and_rounds
+
+FORMAT = "ltpl.run/1"
+COLUMNS = (
+    "seed",
+    "round",
+    "density",
+    "weights_left",
+    "val_acc",
+    "test_acc",
+    "early_stop_step",
+    "seconds",
+)
+
+
+class RunTree:
+    """A run, or a branch of one.
+
+    Args:
+        path: Its folder.
+        record: Name of the file that makes the folder a run or a branch.
+    """
+
+    def __init__(self, path: str | Path, record: str = "run.json"):
+        self.path = Path(path)
+        self.record = self.path / record
+
+    @classmethod
+    def existing(cls, path: str | Path) -> RunTree:
+        """Return the run at `path`.
+
+        Raises:
+            ValueError: If there is none.
+        """
+        tree = cls(path)
+        if not tree.record.is_file():
+            there = "it has no run.json" if tree.path.is_dir() else "there is no such folder"
+            raise ValueError(f"{path} is not a run: {there}. Start one with `ltpl rounds --run`.")
+        return tree
+
+    def branch(self, name: str) -> RunTree:
+        """Return a branch, there or not."""
+        return RunTree(self.path / "branches" / name, "branch.json")
+
+    def round(self, seed: int, level: int) -> Path:
+        """Return the folder of a round."""
+        return round_folder(self.path, seed, level)
+
+    def result(self, seed: int, level: int) -> Result | None:
+        """Return what a finished round measured; None if it is not finished."""
+        file = self.round(seed, level) / FILE
+        return Result.load(file) if file.is_file() else None
+
+    def results(self) -> list[Result]:
+        """Return all finished rounds."""
+        return results(self.path)
+
+    def read(self) -> dict[str, Any]:
+        """Return what the record says.
+
+        Raises:
+            ValueError: If it was written by something else.
+        """
+        try:
+            content: dict[str, Any] = json.loads(self.record.read_text())
+        except ValueError:
+            content = {}
+        if content.get("format") != FORMAT:
+            raise ValueError(f"{self.record} was not written by ltpl: move it away, or the run.")
+        return content
+
+    def begin(self, config: dict[str, Any], **more: Any) -> None:
+        """Write the record, or check that what is there may go on with these options.
+
+        Args:
+            config: Every option, resolved.
+            **more: What else the record says; lists of numbers only grow.
+
+        Raises:
+            ValueError: If the folder holds something else, or finished results depend on an option
+                that changed.
+        """
+        if self.record.is_file():
+            old = self.read()
+            if differ := changed(old["config"], config):
+                self._must_be_empty(differ)
+            more = {k: _grown(old.get(k), v) for k, v in more.items()}
+        elif self.path.is_dir() and any(p for p in self.path.iterdir() if p.name[0] != "."):
+            raise ValueError(
+                f"{self.path} is not empty and not a run: it has no {self.record.name}. Give a new "
+                "folder."
+            )
+        text = json.dumps(config, sort_keys=True, default=str)
+        content = {
+            "format": FORMAT,
+            **more,
+            "digest": hashlib.sha256(text.encode()).hexdigest(),
+            "versions": versions(),
+            "config": config,
+        }
+        with whole_file(self.record) as beside:
+            beside.write_text(json.dumps(content, indent=1, default=str))
+
+    def _must_be_empty(self, differ: list[str]) -> None:
+        """Let options change as long as nothing was trained; what was prepared goes."""
+        rounds = [path for _, _, path in seeds_and_rounds(self.path)]
+        if any((r / FILE).is_file() or any(r.glob("checkpoints/last.ckpt")) for r in rounds):
+            raise ValueError(
+                f"{self.path} was made with other options, and what was trained depends on them: "
+                f"{'; '.join(differ)}. Give the old values, or another folder."
+            )
+        for path in rounds:
+            shutil.rmtree(path)
+
+    @contextlib.contextmanager
+    def at_work(self, seed: int) -> Iterator[None]:
+        """Keep other processes away from a replicate while the block runs.
+
+        Raises:
+            ValueError: If one is at work there already.
+        """
+        folder = self.path / f"seed_{seed}"
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            raise ValueError(f"Another process is at work in {folder}; wait for it.") from None
+        except OSError:  # a file system without locks
+            pass
+        try:
+            yield
+        finally:
+            os.close(handle)
+
+    def write_summary(self) -> None:
+        """Write `summary.csv` over all finished rounds."""
+        with whole_file(self.path / "summary.csv") as beside, beside.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(COLUMNS)
+            for r in self.results():
+                shown = (r.seed, r.round, f"{r.density:.6g}", r.kept, r.val_acc, r.test_acc)
+                writer.writerow((*shown, r.early_stop_step, f"{r.seconds:.2f}"))
+
+
+def _grown(old: Any, new: Any) -> Any:
+    if isinstance(old, list) and isinstance(new, list):
+        return sorted(set(old) | set(new))
+    return max(old, new) if isinstance(old, int) and isinstance(new, int) else new
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what results depend on."""
+    import importlib.metadata as metadata
+    import platform
+
+    found = {"ltpl": ltpl.__version__, "python": platform.python_version()}
+    for package in ("torch", "pytorch-lightning", "lightning", "torchvision", "numpy"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found

@@ -1,0 +1,126 @@
+"""`Result`: what one finished round measured, in one JSON file, written last."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ltpl.masks.files import whole_file
+
+FORMAT = "ltpl.result/1"
+FILE = "result.json"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one finished round measured.
+
+    Args:
+        seed: The replicate.
+        round: How many prunings came before; 0 is the dense network.
+        kept: Prunable weights that are left.
+        total: Prunable weights.
+        parameters: All parameters, biases and the like included.
+        layers: Name, kept and total of each pruned parameter.
+        start: Validation metrics of the ticket before training.
+        early_stop: Validation metrics where the validation loss was lowest.
+        early_stop_step: That step.
+        end: Validation metrics when training ended.
+        steps: Optimiser steps when training ended.
+        test: Test metrics, measured once.
+        val_acc: Validation accuracy that the summary shows, where there is one.
+        test_acc: Test accuracy, where there is one.
+        seconds: Training time, interruptions left out.
+        made_by: Policy, seeds and digests: what would make it again.
+        branch: Name of the branch; None in the main line.
+    """
+
+    seed: int
+    round: int
+    kept: int
+    total: int
+    parameters: int
+    layers: list[tuple[str, int, int]]
+    start: dict[str, float] = field(default_factory=dict)
+    early_stop: dict[str, float] = field(default_factory=dict)
+    early_stop_step: int | None = None
+    end: dict[str, float] = field(default_factory=dict)
+    steps: int = 0
+    test: dict[str, float] = field(default_factory=dict)
+    val_acc: float | None = None
+    test_acc: float | None = None
+    seconds: float = 0.0
+    made_by: dict[str, Any] = field(default_factory=dict)
+    branch: str | None = None
+
+    @property
+    def density(self) -> float:
+        """Share of the prunable weights that are left."""
+        return self.kept / self.total if self.total else 1.0
+
+    @property
+    def density_all(self) -> float:
+        """Share of all parameters that are left."""
+        return (self.parameters - self.total + self.kept) / self.parameters
+
+    def save(self, path: str | Path) -> None:
+        """Write JSON, whole or not at all."""
+        shares = {"density": self.density, "density_all": self.density_all}
+        with whole_file(path) as beside:
+            beside.write_text(json.dumps({"format": FORMAT, **asdict(self), **shares}, indent=1))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Result:
+        """Read what `save` wrote.
+
+        Raises:
+            ValueError: If the file is something else.
+        """
+        try:
+            content = json.loads(Path(path).read_text())
+            found = content.pop("format")
+        except (ValueError, KeyError, AttributeError):
+            raise ValueError(f"{path} is no result of a round.") from None
+        if found != FORMAT:
+            raise ValueError(f"{path} is no result of a round: its format is {found!r}.")
+        for derived in ("density", "density_all"):
+            content.pop(derived)
+        content["layers"] = [tuple(layer) for layer in content["layers"]]
+        return cls(**content)
+
+
+def results(folder: str | Path) -> list[Result]:
+    """Return the finished rounds of a run's main line, or of a branch, by seed and round.
+
+    Args:
+        folder: A run, or a branch of it: what holds `seed_0/round_00` and so on.
+    """
+    files = Path(folder).glob(f"seed_*/round_*/{FILE}")
+    return sorted((Result.load(f) for f in files), key=lambda r: (r.seed, r.round))
+
+
+def branches(run: str | Path) -> list[Path]:
+    """Return the folders of a run's branches, by name."""
+    return sorted(p for p in Path(run, "branches").glob("*") if p.is_dir())
+
+
+_LEVEL = re.compile(r"round_(\d+)")
+
+
+def round_folder(folder: str | Path, seed: int, level: int) -> Path:
+    """Return where a round of a run, or of a branch, lives."""
+    return Path(folder, f"seed_{seed}", f"round_{level:02}")
+
+
+def seeds_and_rounds(folder: str | Path) -> list[tuple[int, int, Path]]:
+    """Return seed, round and path of every round folder, finished or not."""
+    found = []
+    for path in Path(folder).glob("seed_*/round_*"):
+        level = _LEVEL.fullmatch(path.name)
+        seed = path.parent.name.removeprefix("seed_")
+        if level and seed.isdigit():
+            found.append((int(seed), int(level[1]), path))
+    return sorted(found)
