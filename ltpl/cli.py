@@ -7,7 +7,7 @@ import json
 import sys
 from argparse import SUPPRESS
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 import ltpl
 import ltpl.callbacks
@@ -25,8 +25,11 @@ from ltpl.rounds.tree import RunTree
 
 if TYPE_CHECKING:
     from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
+    from pytorch_lightning.cli import LightningArgumentParser as ParserOfEither
+    from pytorch_lightning.cli import LightningCLI as CommandsOfEither
 else:  # only now: our callbacks have looked which of the two packages may be meant
     LightningCLI = importlib.import_module("pytorch_lightning.cli").LightningCLI
+    ParserOfEither = CommandsOfEither = object
 
 SLOTS = {
     "prune": "What prunes, such as PruneAtEpoch.",
@@ -48,7 +51,7 @@ DEFAULTS = {
 }
 
 
-class _OneLine:
+class _OneLine(ParserOfEither):
     """A parser that answers a mistake with one line."""
 
     def error(self, message: str, ex: Exception | None = None) -> Any:
@@ -56,10 +59,10 @@ class _OneLine:
         parser = getattr(ex, "subcommand_parser", None) or self
         prog = parser.prog.replace(" [options]", "")
         print(f"{prog}: error: {explained(message, parser)}", file=sys.stderr)
-        self.exit(2)  # type: ignore[attr-defined]
+        self.exit(2)
 
 
-class _Commands:
+class _Commands(CommandsOfEither):
     """What `LotteryCLI` adds to the `LightningCLI` of either package."""
 
     package: str
@@ -89,12 +92,12 @@ class _Commands:
     @classmethod
     def subcommands(cls) -> dict[str, set[str]]:
         """Return the commands, each with the arguments that the parser does not ask for."""
-        return {**{name: set() for name in OWN}, **super().subcommands()}  # type: ignore[misc]
+        return {**{name: set() for name in OWN}, **super().subcommands()}
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """Add `--version` to what Lightning's command line knows."""
         kwargs.setdefault("dump_header", [f"ltpl=={ltpl.__version__}"])
-        parser = super().init_parser(**kwargs)
+        parser: LightningArgumentParser = super().init_parser(**kwargs)
         parser.add_argument("--version", action="version", version=f"ltpl {ltpl.__version__}")
         return parser
 
@@ -103,12 +106,14 @@ class _Commands:
         self._subcommand_parsers: dict[str, LightningArgumentParser] = {}
         added = parser.add_subcommands()
         named = [name for name in self.subcommands() if name in self._given]
+        trainer: Any = self.trainer_class
+        trainer = trainer if isinstance(trainer, type) else get_type_hints(trainer)["return"]
         asked = named or ({"-c", "--config"} & set(self._given) and list(self.subcommands()))
         for name in self.subcommands():
-            description = OWN.get(name) or getattr(self.trainer_class, name).__doc__.split("\n")[0]
+            description = OWN.get(name) or getattr(trainer, name).__doc__.split("\n")[0]
             options = {"description": description, **kwargs.get(name, {})}
             if name in asked:
-                sub = self._prepare_subcommand_parser(self.trainer_class, name, **options)
+                sub = self._prepare_subcommand_parser(trainer, name, **options)
             else:
                 sub = self.parser_class(**options)
             self._subcommand_parsers[name] = sub
@@ -207,7 +212,7 @@ class _Commands:
 
     def _configured(self) -> Configured:
         """Return what builds rounds from this command line."""
-        self.save_config_callback = None  # a round's folder gets its config from us
+        self.save_config_callback: Any = None  # a round's folder gets its config from us
         self._dump_config()
         not_built = {*vars(Plan(run="")), *vars(Branch(name="x")), "config", "run"}
         config = {k: v for k, v in self.config_dump.items() if k not in not_built}

@@ -12,6 +12,16 @@ from pathlib import Path
 from typing import Any
 
 PACKAGE = Path(__file__).parent
+ASIDE = (  # what the parser tried besides
+    "Expected a <class 'NoneType'>",
+    "Given value",
+    "Does not validate",
+    "Subtypes:",
+    "Errors:",
+    "Parser key",
+    "Problem with given class_path",
+    "Not a valid subclass",
+)
 
 
 def is_input(error: Exception) -> bool:
@@ -78,7 +88,8 @@ def _classes() -> list[str]:
     found: list[type] = []
     waiting: list[type] = [Callback, LightningDataModule, LightningModule, Optimizer, nn.Module]
     while waiting:
-        found += (below := waiting.pop().__subclasses__())
+        below: list[type] = waiting.pop().__subclasses__()
+        found += below
         waiting += below
     return [kind.__name__ for kind in found]
 
@@ -104,9 +115,7 @@ def _telling(message: str) -> str:
     nested = re.search(r"NestedArg\(key='(\w+)'", message)
     key = ".".join(dict.fromkeys([*keys[:1], *([nested[1]] if nested else [])]))
     lines = [line.strip(" -") for line in message.splitlines()]
-    aside = ("Expected a <class 'NoneType'>", "Given value", "Does not validate", "Subtypes:")
-    aside += ("Errors:", "Parser key", "Problem with given class_path", "Not a valid subclass")
-    said = [line for line in lines if line and not line.startswith(aside)]
+    said = [line for line in lines if line and not line.startswith(ASIDE)]
     given = re.search(r"Given value: (?!Namespace|NestedArg)(.{1,60})", message)
     reason = re.sub(r"<class '(\w+)'>", r"\1", "; ".join(dict.fromkeys(said)) or lines[0])
     reason += f"; given {given[1]!r}" if given and given[1] not in reason else ""

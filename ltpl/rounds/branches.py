@@ -82,7 +82,8 @@ class Branch:
         object.__setattr__(self, "kind", kind)
         if self.counts not in ("layer", "global"):
             raise unknown("counts", self.counts, ["layer", "global"])
-        numbers(self.levels, "levels"), numbers(self.seeds, "seeds")
+        numbers(self.levels, "levels")
+        numbers(self.seeds, "seeds")
 
 
 def run_branch(experiment: Experiment, branch: Branch, run: str | Path) -> RunTree:
@@ -131,7 +132,9 @@ def _finished(main: RunTree, branch: Branch) -> list[tuple[int, int]]:
             "first, or choose other levels or seeds."
         )
     if 0 in levels and branch.kind != "retrain":
-        raise ValueError(f"levels={branch.levels}: a branch of kind {branch.kind!r} has no round 0.")
+        raise ValueError(
+            f"levels={branch.levels}: a branch of kind {branch.kind!r} has no round 0."
+        )
     return wanted
 
 
@@ -210,7 +213,8 @@ class _Source:
         }
         if lost := sorted(mask.keys() - fits.keys() - head):
             rank_zero_warn(f"{self.branch.name}: {', '.join(lost)} does not fit and starts anew.")
-        start = Snapshot.take("0ep", parts.module)
+        anew = mixed("transfer", self.plan.seeds_of(seed).init, self.branch.draw)
+        start = fresh(self.experiment, self.tree.round(seed, level), anew)
         if self.branch.kind == "ticket_transfer":
             source = Ticket.load(self.main.round(seed, level)).start
             for mine, theirs in ((start.weights, source.weights), (start.buffers, source.buffers)):
@@ -263,7 +267,6 @@ def _permuted(keep: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 def _shuffled_globally(mask: Mask, seed: int) -> Mask:
     """Return masks with as many weights in all, anywhere."""
     flat = torch.cat([keep.flatten() for keep in mask.values()])
-    parts = _permuted(flat, torch.Generator().manual_seed(seed)).split(
-        [keep.numel() for keep in mask.values()]
-    )
+    shuffled = _permuted(flat, torch.Generator().manual_seed(seed))
+    parts = torch.split(shuffled, [keep.numel() for keep in mask.values()])
     return Mask({n: p.view(mask[n].shape) for n, p in zip(mask, parts, strict=True)})

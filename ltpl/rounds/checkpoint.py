@@ -68,9 +68,7 @@ class MidRound(Checkpoint):
         self._cost = self._saved_at - began
 
     @override
-    def on_save_checkpoint(
-        self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         if self._saving:  # a round is built from its config; objects in there could not be loaded
             for key in [key for key in checkpoint if "hyper_parameters" in key]:
                 del checkpoint[key]

@@ -29,7 +29,7 @@ class Configured:
         self.config = config
         self.others = others
         amount = ((config.get("prune") or {}).get("init_args") or {}).get("amount")
-        self.amounts = amount if isinstance(amount, list) else [amount]
+        self.amounts: Sequence[float | None] = amount if isinstance(amount, list) else [amount]
         self._ours: tuple[Path, list[Any], list[Any]]
         self._slots: Any = None
 
@@ -52,7 +52,7 @@ class Configured:
             extra: Callbacks that the command line always has.
         """
         folder, callbacks, loggers = self._ours
-        prune, rewind = self._slots = slots(filled["prune"], filled["rewind"])
+        self._slots = slots(filled["prune"], filled["rewind"])
         theirs = _listed(given.get("callbacks")) + [
             callback for name in self.others if (callback := filled[name]) is not None
         ]
@@ -62,7 +62,7 @@ class Configured:
         options = {
             **given,
             **ALWAYS,
-            "callbacks": [*callbacks[:1], prune, *callbacks[1:], *theirs],
+            "callbacks": [*callbacks[:1], self._slots[0], *callbacks[1:], *theirs],
             "logger": loggers + kept,
             "default_root_dir": str(folder),
         }

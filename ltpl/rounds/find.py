@@ -108,7 +108,7 @@ class InPython:
         self.prune = prune
         self.rewind = rewind
         self.trainer = trainer
-        self.amounts = prune.amounts
+        self.amounts: Sequence[float | None] = prune.amounts
         self.package = package_of(make_model())
         self.config = {
             "model": _told(make_model),
@@ -145,9 +145,7 @@ def package_of(module: Any) -> str:
         for package in ("lightning.pytorch", "pytorch_lightning"):
             if kind.__name__ == "LightningModule" and kind.__module__.startswith(package):
                 return package
-    raise ValueError(
-        f"make_model returned a {type(module).__name__}; a LightningModule is needed."
-    )
+    raise ValueError(f"make_model returned a {type(module).__name__}; a LightningModule is needed.")
 
 
 def _told(value: Any, depth: int = 4) -> Any:

@@ -51,7 +51,7 @@ class Measure(Callback):
 
     @override
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
-        if self.loss is None or trainer.sanity_checking or not trainer.state.fn == "fit":
+        if self.loss is None or trainer.sanity_checking or trainer.state.fn != "fit":
             return
         found = trainer.callback_metrics
         self.end = {name: float(found[name]) for name in self.start if name in found}

@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
-from lightning_utilities.core.rank_zero import rank_zero_only
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from typing_extensions import override
 
 from ltpl.callbacks.namespace import Callback
+from ltpl.rounds.ranks import leads
 from ltpl.tickets.result import Result
 
 
@@ -34,7 +34,7 @@ class Display(Callback):
         self.rounds = rounds
         self.last = last
         self.finished = 0
-        self.quiet = quiet or rank_zero_only.rank != 0
+        self.quiet = quiet or not leads()
         self.console = Console(file=sys.stdout, quiet=self.quiet, highlight=False, soft_wrap=True)
         self._bars: Progress | None = None
         self._all = self._steps = TaskID(0)
@@ -94,11 +94,9 @@ class Display(Callback):
         self.finished += 1
         left = (time.monotonic() - self._began) / self.finished * (self.rounds - self.finished)
         until = f", {timedelta(seconds=round(left))} left" if self.finished < self.rounds else ""
-        width = len(str(self.last))
-        self.line(
-            f"seed {result.seed} round {result.round:>{width}}/{self.last}: {100 * result.density:6.2f} % "
-            f"of weights{_measured(result)}, {result.seconds:.1f} s{until}"
-        )
+        name = f"seed {result.seed} round {result.round:>{len(str(self.last))}}/{self.last}"
+        weights = f"{100 * result.density:6.2f} % of weights"
+        self.line(f"{name}: {weights}{_measured(result)}, {result.seconds:.1f} s{until}")
         if self._bars is not None:
             note = f"{timedelta(seconds=round(left))} left"
             self._bars.update(self._all, completed=self.finished, note=note)
@@ -108,7 +106,8 @@ def _measured(result: Result) -> str:
     shown = ""
     for name, value in (("val", result.val_acc), ("test", result.test_acc)):
         if value is not None:
-            shown += f", {name} {100 * value:.2f} %" if 0 <= value <= 1 else f", {name} {value:.4g}"
+            share = 0 <= value <= 1
+            shown += f", {name} {100 * value:.2f} %" if share else f", {name} {value:.4g}"
     if not shown and result.test:
         shown = "".join(f", {name} {value:.4g}" for name, value in list(result.test.items())[:1])
     if result.early_stop_step is not None:

@@ -6,9 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
-from lightning_utilities.core.rank_zero import rank_zero_only
 
 from ltpl.callbacks.position import go_to
 from ltpl.callbacks.rewinding import RewindToEpoch
@@ -21,6 +19,7 @@ from ltpl.rounds.experiment import Experiment, Parts
 from ltpl.rounds.measure import Measure, accuracy, validation_loss
 from ltpl.rounds.metrics import MetricsFile, events
 from ltpl.rounds.plan import Plan
+from ltpl.rounds.ranks import leads, wait_for_all
 from ltpl.rounds.seeds import EpochSeeds, Seeds
 from ltpl.rounds.start import TicketStart
 from ltpl.tickets.result import FILE, Result
@@ -58,7 +57,7 @@ class Round:
         self._measure = Measure(keep_best=plan.test_at == "early_stop")
         save = MidRound(folder / "checkpoints" / "last.ckpt", plan.save_every_n_steps)
         callbacks = [self._epochs, self._start, self._measure, save, display]
-        if rank_zero_only.rank == 0:
+        if leads():
             (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
             for torso in folder.rglob(".*"):  # files that a killed process had not finished
                 torso.unlink()
@@ -80,7 +79,7 @@ class Round:
                 "earlier moment or train longer."
             )
         mask = Mask.dense(parts.pruner.prunable(parts.module))
-        if rank_zero_only.rank == 0:
+        if leads():
             mask.save(self.folder / MASK)
         parts.pruner.hold(parts.module, mask)
         keep = RewindToEpoch(at=str(step), dirpath=str(self.folder))
@@ -89,9 +88,9 @@ class Round:
 
     def ticket(self, drawn: Callable[[Parts], Ticket]) -> Ticket:
         """Start from this round's ticket: the one that is there, or one that is drawn now."""
-        if not (self.folder / MASK).is_file() and rank_zero_only.rank == 0:
+        if not (self.folder / MASK).is_file() and leads():
             drawn(self.parts).save(self.folder)
-        _wait_for_all()
+        wait_for_all()
         ticket = Ticket.load(self.folder)
         module = self.parts.module
         ticket.start.restore_weights_(module)
@@ -118,13 +117,13 @@ class Round:
             [config.scheduler for config in trainer.lr_scheduler_configs],
         )
         final = Snapshot("end", final.weights, final.buffers, without_slots(final.optimizers))
-        if rank_zero_only.rank == 0:
+        if leads():
             final.save(self.folder / FINAL)
-        _wait_for_all()
+        wait_for_all()
         return final
 
     def _must_have_snapshot(self) -> None:
-        if rank_zero_only.rank == 0 and not (self.folder / START).is_file():
+        if leads() and not (self.folder / START).is_file():
             if self.parts.trainer.fast_dev_run:
                 Snapshot.take("0ep", self.parts.module).save(self.folder / START)
                 return
@@ -171,11 +170,11 @@ class Round:
             branch=branch,
         )
         self._events.experiment.close()
-        if rank_zero_only.rank == 0:
+        if leads():
             result.save(self.folder / FILE)
             for checkpoint in (self.folder / "checkpoints").glob("last.ckpt"):
                 checkpoint.unlink()
-        _wait_for_all()
+        wait_for_all()
         return result
 
 
@@ -197,8 +196,3 @@ def _own(instance: Any, method: str) -> bool:
     """Whether a method is the project's own, not the one that Lightning declares."""
     where = getattr(type(instance), method).__module__
     return not where.startswith(("pytorch_lightning.core.", "lightning.pytorch.core."))
-
-
-def _wait_for_all() -> None:
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.barrier()

@@ -9,14 +9,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from lightning_utilities.core.rank_zero import rank_zero_only
-
 from ltpl.masks.mask import Mask
 from ltpl.report import as_text, read_runs, report, rows
 from ltpl.rounds.draw import next_mask, next_start
 from ltpl.rounds.experiment import Experiment, Parts
 from ltpl.rounds.plan import Plan
 from ltpl.rounds.progress import Display
+from ltpl.rounds.ranks import leads
 from ltpl.rounds.round import FINAL, Round
 from ltpl.rounds.seeds import mixed
 from ltpl.rounds.summary import write_events
@@ -85,14 +84,14 @@ class Loop:
                 display.ends(result)
                 self._summarise()
         self._summarise()
-        if rank_zero_only.rank == 0:
+        if leads():
             page = [report(whole.path)] if self.plan.report else []
             table = rows(read_runs([whole.path]))
             display.line(as_text(table, [self.tree.path / "summary.csv", *page]))
 
     def _summarise(self) -> None:
         """Write `summary.csv` and `summary/` over what is finished."""
-        if rank_zero_only.rank == 0:
+        if leads():
             self.tree.write_summary()
             write_events(self.tree.path / "summary", self.tree.results())
 

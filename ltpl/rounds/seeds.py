@@ -41,17 +41,17 @@ def mixed(*parts: object) -> int:
 def seed_all(seed: int) -> None:
     """Seed Python, NumPy and torch on every device."""
     random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002
+    np.random.seed(seed)
     torch.manual_seed(seed)
 
 
 def random_states() -> dict[str, Any]:
     """Return the random states of this process, as tensors and numbers alone."""
     version, state, gauss = random.getstate()
-    name, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002
+    numpy: Any = np.random.get_state()
     return {
         "python": [version, list(state), gauss],
-        "numpy": [name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached],
+        "numpy": [numpy[0], torch.from_numpy(numpy[1].astype(np.int64)), *numpy[2:]],
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
@@ -63,7 +63,7 @@ def restore_random_states(states: dict[str, Any]) -> None:
     random.setstate((version, tuple(state), gauss))
     name, keys, position, has_gauss, cached = states["numpy"]
     restored = (name, keys.numpy().astype(np.uint32), position, has_gauss, cached)
-    np.random.set_state(restored)  # noqa: NPY002
+    np.random.set_state(restored)
     torch.set_rng_state(states["torch"].cpu())
     if states["cuda"] and len(states["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all([state.cpu() for state in states["cuda"]])
@@ -107,7 +107,7 @@ class EpochSeeds(Callback):
         for loader in strangers:
             kind = type(loader)
             loader.__class__ = type(kind.__name__, (_Seeded, kind), {"__module__": kind.__module__})
-            loader.seeded = (self, trainer)  # type: ignore[attr-defined]
+            loader.seeded = (self, trainer)
         if strangers:
             iter(trainer.fit_loop._data_fetcher)
 
@@ -162,7 +162,8 @@ class _Seeded(DataLoader[Any]):
         yield from batches
 
     def _seed_order(self, of_epoch: int, of_run: int) -> None:
-        for sampler in (self.sampler, getattr(self.batch_sampler, "sampler", None)):
+        samplers: list[Any] = [self.sampler, getattr(self.batch_sampler, "sampler", None)]
+        for sampler in samplers:
             if hasattr(sampler, "set_epoch"):
                 if hasattr(sampler, "seed"):
                     sampler.seed = of_run

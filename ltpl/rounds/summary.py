@@ -25,7 +25,10 @@ def write_events(folder: Path, results: list[Result]) -> None:
     for result in results:
         permille = round(1000 * (1 - result.density))
         for name, value in _values(result).items():
-            for tag, at in ((f"rounds/{name}", result.round), (f"pruned_permille/{name}", permille)):
+            for tag, at in (
+                (f"rounds/{name}", result.round),
+                (f"pruned_permille/{name}", permille),
+            ):
                 points[tag, at].append(value)
                 points[f"{tag}/seed_{result.seed}", at].append(value)
     beside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".summary."))

@@ -159,7 +159,9 @@ def main() -> int:
         differ += found.keys() != whole.keys()
         differ += sum(found.get(name) != digest for name, digest in whole.items())
         if differ:
-            print("differ:", [n for n in whole if found.get(n) != whole[n]], set(found) ^ set(whole))
+            print(
+                "differ:", [n for n in whole if found.get(n) != whole[n]], set(found) ^ set(whole)
+            )
         shutil.rmtree(folder)
     print(f"{kills} kills over {runs} runs, {len(whole)} files each: {differ} differ")
     return int(differ > 0)
