@@ -73,7 +73,8 @@ class Round:
         parts = self.parts
         step = parts.rewinder.step
         ends = parts.trainer.max_epochs
-        if step.epoch is not None and ends not in (None, -1) and step.epoch >= ends:
+        limited = ends not in (None, -1) and not parts.trainer.fast_dev_run
+        if step.epoch is not None and limited and step.epoch >= ends:
             raise ValueError(
                 f"rewind goes back to {step}, but training ends after {ends} epochs: rewind to an "
                 "earlier moment or train longer."

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ltpl.masks.mask import Mask
@@ -36,6 +37,13 @@ def run_rounds(experiment: Experiment, plan: Plan, seeds: list[int]) -> RunTree:
     Raises:
         ValueError: If the folder holds something else, or a run with other options.
     """
+    if (experiment.config.get("trainer") or {}).get("fast_dev_run"):  # touches no file of yours
+        with tempfile.TemporaryDirectory(prefix="ltpl-") as folder:
+            return _run_rounds(experiment, replace(plan, run=folder, report=False), seeds)
+    return _run_rounds(experiment, plan, seeds)
+
+
+def _run_rounds(experiment: Experiment, plan: Plan, seeds: list[int]) -> RunTree:
     tree, depth = RunTree(plan.run), plan.depth(experiment.amounts)
     options = {name: value for name, value in vars(plan).items() if name != "run"}
     tree.begin({**experiment.config, **options}, levels=depth, seeds=seeds)

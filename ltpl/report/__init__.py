@@ -1,0 +1,21 @@
+"""What finished rounds say: tables, figures and one self-contained page."""
+
+from ltpl.report.folder import report
+from ltpl.report.lines import Line, Run, read_runs
+from ltpl.report.score import Score
+from ltpl.report.spread import Spread
+from ltpl.report.tables import Row, as_csv, as_markdown, as_text, rows
+
+__all__ = [
+    "Line",
+    "Row",
+    "Run",
+    "Score",
+    "Spread",
+    "as_csv",
+    "as_markdown",
+    "as_text",
+    "read_runs",
+    "report",
+    "rows",
+]

@@ -1,0 +1,156 @@
+"""Axes of figures: where ticks have room, which limits show what matters, where the legend goes."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ltpl.report.looks import FONT, INK
+from ltpl.report.spread import per_cent
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+POINTS = 72  # to the inch
+_LONGEST = 36  # characters of a legend entry
+
+
+def density_ticks(densities: Iterable[float], width: float) -> list[float]:
+    """Return the densities whose labels have room on a logarithmic axis, from dense to sparse.
+
+    Args:
+        densities: Every density that is drawn.
+        width: Length of the axis in points.
+    """
+    levels = sorted({d for d in densities if d > 0}, reverse=True)
+    if not levels:
+        return []
+    span = math.log(levels[0] / levels[-1]) or 1.0
+
+    def place(density: float) -> tuple[float, float]:
+        half = 0.33 * FONT * (len(per_cent(density)) + 1)  # a digit is 0.64 em wide; one for air
+        middle = width * math.log(levels[0] / density) / span
+        return middle - half, middle + half
+
+    def fitting(order: Sequence[float]) -> list[float]:
+        kept: list[float] = []
+        for density in order:
+            left, right = place(density)
+            if all(right < a or b < left for a, b in map(place, kept)):
+                kept.append(density)
+        return sorted(kept, reverse=True)
+
+    most = fitting([levels[0], levels[-1], *levels])
+    for stride in range(1, len(levels)):  # every second level, say, reads better than a few gaps
+        regular = levels[::stride]
+        if len(fitting(regular)) == len(regular):
+            ticks = fitting([*regular, levels[-1], *levels])
+            return ticks if 2 * len(ticks) >= len(most) else most
+    return most
+
+
+def share_ticks(lowest: float) -> list[float]:
+    """Return round shares from `lowest` to 1 for a logarithmic axis."""
+    choices = (
+        (1,),
+        (1, 2, 5),
+        (1, 1.5, 2, 3, 4, 5, 6, 8),
+        tuple(k / 4 for k in range(4, 40)),
+    )
+    ticks: list[float] = [1.0]
+    for steps in choices:
+        powers = range(math.floor(math.log10(lowest)), 1)
+        ticks = [s * 10.0**p for p in powers for s in steps]
+        ticks = [t for t in ticks if lowest * 0.999 <= t <= 1]
+        if len(ticks) >= 4:
+            break
+    return ticks
+
+
+def window(
+    values: Sequence[float], centre: float, bands: Sequence[float] = (), reach: float = 12.0
+) -> tuple[float, float]:
+    """Return axis limits that show what matters: the neighbourhood of `centre`.
+
+    Everything is shown unless a few values lie so far off that they would squash the rest: more
+    than one and a half times as far as `reach` goes. Then what lies beyond `reach` is left outside.
+
+    Args:
+        values: What is drawn.
+        centre: What readers compare with.
+        bands: Ends of bands, shown where they lie no farther off than the values that are.
+        reach: How far to go from the centre, where the median distance of the values is 1.
+    """
+    finite = [v for v in values if math.isfinite(v)]
+    if not math.isfinite(centre):
+        centre = statistics.median(finite) if finite else 0.0
+    distances = [abs(v - centre) for v in finite if v != centre]
+    farthest = max(distances, default=0.0)
+    if distances and farthest > 1.5 * reach * statistics.median(distances):
+        farthest = reach * statistics.median(distances)
+    ends = [v for v in bands if math.isfinite(v)]
+    shown = [centre, *(v for v in [*finite, *ends] if abs(v - centre) <= max(farthest, 1e-12))]
+    low, high = min(shown), max(shown)
+    margin = 0.06 * (high - low) or 0.06 * abs(high) or 1.0
+    return low - margin, high + margin
+
+
+def density_axis(axes: Axes, densities: Iterable[float], inches: float) -> None:
+    """Make x the density in per cent, logarithmic, dense at the left as in the papers.
+
+    Args:
+        axes: The axes.
+        densities: Every density that is drawn.
+        inches: Width of the figure.
+    """
+    from matplotlib.ticker import FixedLocator, NullLocator
+
+    levels = [d for d in densities if d > 0]
+    ticks = density_ticks(levels, POINTS * (inches - 1.0))  # 1.0: the y axis and its labels
+    pad = (max(levels) / min(levels)) ** 0.035 if max(levels) > min(levels) else 1.1
+    axes.set_xscale("log")
+    axes.set_xlim(max(levels) * pad, min(levels) / pad)
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(lambda value, _: per_cent(value))
+    axes.set_xlabel("weights left (%)")
+
+
+def legend(figure: Figure, entries: Sequence[tuple[str, Artist]], inches: float) -> None:
+    """Put the legend above the axes, in as many columns as have room.
+
+    Args:
+        figure: The figure.
+        entries: What each line is called.
+        inches: Width of the figure.
+    """
+    if not entries:
+        return
+    labels = [entry_label(name) for name, _ in entries]
+    width = 0.62 * FONT * max(map(len, labels)) + 5.5 * FONT  # 5.5: the line's sample, and air
+    figure.legend(
+        [artist for _, artist in entries],
+        labels,
+        loc="outside upper left",
+        ncols=max(1, min(len(labels), int(POINTS * inches / width))),
+        columnspacing=1.4,
+    )
+
+
+def sample(dashes: Any) -> Artist:
+    """Return a line that only the legend shows, for what dashes mean whatever the colour."""
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], color=INK, linestyle=dashes)
+
+
+def entry_label(name: str) -> str:
+    """Return a name as it stands in a legend: on one line, not too long."""
+    name = " ".join(name.split())
+    if len(name) > _LONGEST:
+        name = name[: _LONGEST - 1] + "…"
+    return name

@@ -1,0 +1,57 @@
+"""`report`: tables, figures and one self-contained page from finished rounds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ltpl.masks.files import whole_file
+from ltpl.report.figures import NAMES, pictures
+from ltpl.report.lines import read_runs
+from ltpl.report.page import page
+from ltpl.report.tables import as_csv, as_markdown, rows
+
+
+def report(
+    dirs: str | Path | Sequence[str | Path],
+    out: str | Path | None = None,
+    rounds: Sequence[int] | None = None,
+) -> Path:
+    """Write table, figures and a page about one run, or about several side by side.
+
+    The folder gets `index.html`, which needs none of the other files; `table.csv`, `table.md`; and
+    each figure as `.png` and `.svg`: `accuracy`, `early_stop`, `curves`, `layers`. The same results
+    give the same bytes.
+
+    Args:
+        dirs: Run folders; runs in progress are reported as far as they are.
+        out: Where to write; `report` in the first run if not given.
+        rounds: Rounds whose training is drawn; dense, the last and some between if not given.
+
+    Returns:
+        The path of `index.html`.
+
+    Raises:
+        ValueError: If a folder does not exist, is no run or has no finished round, or if none of
+            the runs has finished one of `rounds`.
+    """
+    folders = [dirs] if isinstance(dirs, str | Path) else list(dirs)
+    runs = read_runs(folders)
+    table = rows(runs)
+    drawn = pictures(runs, table, rounds)
+    folder = Path(folders[0], "report") if out is None else Path(out)
+    files: dict[str, bytes] = {}
+    for picture in drawn:
+        files[f"{picture.name}.png"] = picture.png
+        files[f"{picture.name}.svg"] = picture.svg.encode()
+    files["table.csv"] = as_csv(table).encode()
+    files["table.md"] = as_markdown(table).encode()
+    files["index.html"] = page(runs, table, drawn).encode()  # last: it is there when all is there
+    for name, content in files.items():
+        with whole_file(folder / name) as beside:
+            beside.write_bytes(content)
+    for name in NAMES:  # of an earlier report, when there was something to draw
+        for ending in ("png", "svg"):
+            if f"{name}.{ending}" not in files:
+                (folder / f"{name}.{ending}").unlink(missing_ok=True)
+    return folder / "index.html"

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import random
+from itertools import pairwise
+
+import pytest
+from matplotlib import style
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from ltpl.report.axes import density_axis, density_ticks, share_ticks, window
+from ltpl.report.looks import STYLE
+from ltpl.report.pictures import Sheet
+
+SHEETS = [Sheet(7.4, 4.2), Sheet(3.9, 3.9, narrow=True)]
+
+
+@pytest.fixture
+def rng() -> random.Random:
+    return random.Random()
+
+
+@pytest.mark.parametrize("sheet", SHEETS)
+@pytest.mark.parametrize("trial", range(8))
+def test_density_labels_never_overlap(sheet: Sheet, trial: int, rng: random.Random) -> None:
+    keep = rng.uniform(0.3, 0.97)
+    levels = [keep**k for k in range(rng.randrange(1, 40))]
+    if trial % 2:
+        levels += [rng.uniform(min(levels), 1) for _ in range(10)]
+    with style.context(["default", STYLE]):
+        figure = Figure((sheet.width, sheet.height), layout="constrained")
+        canvas = FigureCanvasAgg(figure)
+        axes = figure.add_subplot()
+        axes.set_ylim(10_000, 12_000)
+        axes.set_ylabel("something")
+        density_axis(axes, levels, sheet.width)
+        canvas.draw()
+        boxes = sorted((t.get_window_extent() for t in axes.get_xticklabels()), key=lambda b: b.x0)
+    assert all(a.x1 < b.x0 for a, b in pairwise(boxes))
+    assert len(boxes) >= min(2, len({round(level, 1) for level in levels}))
+    assert axes.get_xlim()[0] > axes.get_xlim()[1]
+    assert axes.get_xscale() == "log"
+
+
+def test_every_second_label_is_better_than_gaps() -> None:
+    ladder_of_lenet = [0.8**k for k in range(21)]
+    ticks = density_ticks(ladder_of_lenet, 460)
+    assert ticks[0] == 1
+    rounds = [ladder_of_lenet.index(tick) for tick in ticks]
+    assert len({b - a for a, b in pairwise(rounds)}) == 1
+
+
+def test_one_density_is_an_axis_too() -> None:
+    assert density_ticks([1.0, 1.0], 300) == [1.0]
+    assert density_ticks([], 300) == []
+
+
+@pytest.mark.parametrize("lowest", [0.9, 0.5, 0.2, 0.03, 0.0001])
+def test_layers_have_round_ticks(lowest: float) -> None:
+    ticks = share_ticks(lowest)
+    assert 3 <= len(ticks) <= 12
+    assert max(ticks) == 1
+    assert min(ticks) >= 0.99 * lowest
+
+
+def test_a_collapsed_level_does_not_squash_the_rest(rng: random.Random) -> None:
+    near = [97.9 + rng.uniform(-0.5, 0.5) for _ in range(12)]
+    low, high = window([*near, 10.0], 97.9)
+    assert low < min(near)
+    assert high > max(near)
+    assert high - low < 5 * (max(near) - min(near))
+
+
+def test_a_steady_fall_is_shown_whole() -> None:
+    values = [98 - 0.3 * k for k in range(20)]
+    low, high = window(values, 98.0, [90.0, 98.1])
+    assert low < min(values)
+    assert high > 98
+
+
+def test_what_would_squash_little_is_shown() -> None:
+    assert window([1.0] * 5 + [15.0], 0.0)[1] > 15
+    assert window([1.0] * 5 + [20.0], 0.0)[1] < 2
+
+
+def test_limits_are_finite_whatever_comes() -> None:
+    for values in ([], [5.0], [5.0, 5.0], [float("nan"), 5.0], [float("inf"), 5.0], [0.0]):
+        for centre in (5.0, float("nan")):
+            low, high = window(values, centre)
+            assert -1e9 < low < high < 1e9
