@@ -1,5 +1,6 @@
 """LightningDataModules."""
 
 from ltpl.data.digits import Digits
+from ltpl.data.images import MNIST
 
-__all__ = ["Digits"]
+__all__ = ["MNIST", "Digits"]

@@ -2,55 +2,53 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
-from pytorch_lightning import LightningDataModule
-from sklearn.datasets import load_digits
-from torch import Tensor
-from torch.utils.data import DataLoader, TensorDataset, random_split
+
+from ltpl.data.resident import LARGEST_SEED, Resident, ResidentDataModule, whole
+
+SAMPLES = 1797
 
 
-class Digits(LightningDataModule):
+@functools.lru_cache(maxsize=1)
+def decoded() -> Resident:
+    """Return all digits, read once a process; pixels of 0 to 16 are divided by 16."""
+    from sklearn.datasets import load_digits  # 2 s that other commands need not wait for
+
+    digits = load_digits()
+    images = torch.from_numpy(digits.images).to(torch.uint8).unsqueeze(1)
+    return Resident(images, torch.from_numpy(digits.target), std=16.0)
+
+
+class Digits(ResidentDataModule):
     """Digits of 8x8 pixels, split into training, validation and test by a seed.
 
     Args:
-        batch_size: Samples in a batch.
+        batch_size: Samples in a training batch of one process.
         val_size: Samples held out for every choice.
         test_size: Samples held out for the last word.
         seed: Seed of the split.
+        eval_batch_size: Samples in a validation or test batch.
     """
 
     def __init__(
-        self, batch_size: int = 60, val_size: int = 250, test_size: int = 250, seed: int = 0
+        self,
+        batch_size: int = 60,
+        val_size: int = 250,
+        test_size: int = 250,
+        seed: int = 0,
+        eval_batch_size: int = 1000,
     ):
-        super().__init__()
-        if val_size < 1 or test_size < 1 or val_size + test_size >= 1797:
-            raise ValueError(
-                f"val_size={val_size}, test_size={test_size}: both at least 1, together below 1797."
-            )
-        self.batch_size = batch_size
-        self.val_size = val_size
-        self.test_size = test_size
-        self.seed = seed
+        super().__init__(batch_size, eval_batch_size)
+        self.val_size = whole("val_size", val_size, 1, SAMPLES - 2)
+        self.test_size = whole("test_size", test_size, 1, SAMPLES - 1 - val_size)
+        self.seed = whole("seed", seed, 0, LARGEST_SEED)
 
     def setup(self, stage: str) -> None:
         """Load and split the digits."""
-        digits = load_digits()
-        images = torch.from_numpy(digits.images).float().unsqueeze(1) / 16
-        everything = TensorDataset(images, torch.from_numpy(digits.target).long())
-        rest = len(everything) - self.val_size - self.test_size
-        generator = torch.Generator().manual_seed(self.seed)
-        self.train, self.val, self.test = random_split(
-            everything, [rest, self.val_size, self.test_size], generator
-        )
-
-    def train_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
-        """Return shuffled batches."""
-        return DataLoader(self.train, self.batch_size, shuffle=True)
-
-    def val_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
-        """Return the validation batches in order."""
-        return DataLoader(self.val, self.batch_size)
-
-    def test_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
-        """Return the test batches in order."""
-        return DataLoader(self.test, self.batch_size)
+        everything = decoded()
+        order = torch.randperm(SAMPLES, generator=torch.Generator().manual_seed(self.seed))
+        rest = SAMPLES - self.val_size - self.test_size
+        parts = torch.split(order, [rest, self.val_size, self.test_size])
+        self.train, self.val, self.test = map(everything.part, parts)

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from ltpl.models.initialise import initialise_, initialiser
+
 
 class MLP(nn.Module):
     """Linear layers with ReLU between them.
@@ -15,22 +17,41 @@ class MLP(nn.Module):
         inputs: Size of the flattened input.
         hidden: Width of each hidden layer.
         outputs: Number of classes.
+        init: How weights are drawn: default, glorot_normal, kaiming_normal or orthogonal.
+
+    Raises:
+        ValueError: If the name of the initialiser is unknown.
 
     Example:
-        >>> sum(p.numel() for p in MLP(inputs=784).parameters())  # LeNet-300-100
-        266610
+        >>> import torch
+        >>> MLP(inputs=64, hidden=[32], outputs=10)(torch.zeros(5, 1, 8, 8)).shape
+        torch.Size([5, 10])
     """
 
     output_layer = "output"
 
-    def __init__(self, inputs: int = 64, hidden: Sequence[int] = (300, 100), outputs: int = 10):
+    def __init__(
+        self,
+        inputs: int = 64,
+        hidden: Sequence[int] = (300, 100),
+        outputs: int = 10,
+        init: str = "default",
+    ):
         super().__init__()
+        self.init = init
+        drawn_already = initialiser(init) is None
         layers: list[nn.Module] = []
         widths = [inputs, *hidden]
         for fan_in, fan_out in itertools.pairwise(widths):
             layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
         self.hidden = nn.Sequential(*layers)
         self.output = nn.Linear(widths[-1], outputs)
+        if not drawn_already:
+            self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw all weights anew."""
+        initialise_(self, self.init)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits."""
