@@ -73,7 +73,9 @@ class Trajectory(Callback):
 
     @override
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        pl_module.log_dict(self._measure(trainer, pl_module), on_step=False, on_epoch=True)
+        values = self._measure(trainer, pl_module)  # the same on every rank
+        several = trainer.world_size > 1
+        pl_module.log_dict(values, on_step=False, on_epoch=True, sync_dist=several)
 
     @override
     def on_train_batch_start(

@@ -19,6 +19,7 @@ from ltpl.masks.select import named_parameters, output_layer
 from ltpl.rounds.draw import next_mask, next_start
 from ltpl.rounds.experiment import Experiment, Parts
 from ltpl.rounds.plan import Plan, numbers
+from ltpl.rounds.ranks import leads
 from ltpl.rounds.round import FINAL
 from ltpl.rounds.run import Loop, fresh
 from ltpl.rounds.seeds import EpochSeeds, mixed
@@ -107,12 +108,13 @@ def run_branch(experiment: Experiment, branch: Branch, run: str | Path) -> RunTr
     rounds = _finished(main, branch)
     tree = main.branch(branch.name)
     own = {k: v for k, v in vars(branch).items() if k not in ("levels", "seeds", *shown)}
-    tree.begin(
-        {**experiment.config, "branch": own},
-        kind=branch.kind,
-        seeds=sorted({seed for seed, _ in rounds}),
-        rounds=sorted({level for _, level in rounds}),
-    )
+    if leads():
+        tree.begin(
+            {**experiment.config, "branch": own},
+            kind=branch.kind,
+            seeds=sorted({seed for seed, _ in rounds}),
+            rounds=sorted({level for _, level in rounds}),
+        )
     source = _Source(experiment, branch, plan, main, tree)
     loop = Loop(experiment, plan, tree, rounds, source.draw, branch.name)
     loop.run(f"{main.path.name}, {branch.name}", main)

@@ -15,6 +15,7 @@ ALWAYS = {  # Trainer options of a round: it validates by itself, and shows the 
     "num_sanity_val_steps": 0,
     "enable_progress_bar": False,
     "enable_model_summary": False,
+    "enable_checkpointing": True,  # its own; that also keeps Lightning's default one away
 }
 
 

@@ -41,12 +41,6 @@ class Display(Callback):
         self._began = 0.0
         self._drawn = 0.0
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Display:
-        return self
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_bars": None, "console": None}
-
     @contextmanager
     def live(self) -> Iterator[Display]:
         """Show bars while the block runs, on a terminal."""

@@ -66,6 +66,7 @@ class Round:
         self._events = events(experiment.package, folder, from_step)
         loggers = [self._events, MetricsFile(folder / "metrics.csv", from_step)]
         self.parts: Parts = experiment.build(seeds.init, folder, callbacks, loggers)
+        _must_train_here(self.parts.trainer)
         self.parts.pruner.schedule = Never()  # what is next is drawn when the round has ended
 
     def dense(self) -> dict[str, Any]:
@@ -106,8 +107,7 @@ class Round:
         """Validate the ticket, train it, and write the trained network."""
         trainer, module, data = self.parts.trainer, self.parts.module, self.parts.data
         if self.checkpoint is None and validates(module, data):
-            found = trainer.validate(module, data, verbose=False)
-            start = {name: float(value) for each in found for name, value in each.items()}
+            start = _flat(trainer.validate(module, data, verbose=False))
             self._measure.start_with(start, validation_loss(start, self.plan.monitor))
         trainer.fit(module, datamodule=data, ckpt_path=self.checkpoint and self.checkpoint[0])
         self._must_have_snapshot()
@@ -140,16 +140,13 @@ class Round:
         trainer, module, data = parts.trainer, parts.module, parts.data
         steps = int(trainer.global_step)
         if measure.loss is not None and measure.end_step != steps:
-            found = trainer.validate(module, data, verbose=False)
-            measure.end = {n: float(v) for each in found for n, v in each.items()}
+            measure.end = _flat(trainer.validate(module, data, verbose=False))
         mask = parts.pruner.mask
         assert mask is not None
         if measure.best:
             module.load_state_dict(measure.best)
-        test: dict[str, float] = {}
-        if tests(module, data):
-            found = trainer.test(module, data, verbose=False)
-            test = {name: float(value) for each in found for name, value in each.items()}
+        testing = tests(module, data)
+        test = _flat(trainer.test(module, data, verbose=False)) if testing else {}
         at_best = self.plan.test_at == "early_stop" and measure.early_stop
         result = Result(
             seed=seed,
@@ -177,6 +174,20 @@ class Round:
                 checkpoint.unlink()
         wait_for_all()
         return result
+
+
+def _must_train_here(trainer: Any) -> None:
+    launcher = type(getattr(trainer.strategy, "launcher", None)).__name__
+    if "MultiProcessing" in launcher:
+        raise ValueError(
+            "trainer.strategy trains in child processes, and what a round measures would be lost "
+            "there. Use strategy='ddp', which starts the command once for each device."
+        )
+
+
+def _flat(found: Any) -> dict[str, float]:
+    """Return the metrics of all loaders; nothing where Lightning had no batch to look at."""
+    return {name: float(value) for each in found or [] for name, value in each.items()}
 
 
 def validates(module: Any, data: Any) -> bool:

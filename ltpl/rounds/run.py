@@ -6,7 +6,7 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -46,7 +46,8 @@ def run_rounds(experiment: Experiment, plan: Plan, seeds: list[int]) -> RunTree:
 def _run_rounds(experiment: Experiment, plan: Plan, seeds: list[int]) -> RunTree:
     tree, depth = RunTree(plan.run), plan.depth(experiment.amounts)
     options = {name: value for name, value in vars(plan).items() if name != "run"}
-    tree.begin({**experiment.config, **options}, levels=depth, seeds=seeds)
+    if leads():
+        tree.begin({**experiment.config, **options}, levels=depth, seeds=seeds)
     rounds = [(seed, level) for seed in seeds for level in range(depth + 1)]
     draw = _Next(experiment, plan, tree).draw
     Loop(experiment, plan, tree, rounds, draw).run(tree.path.name, tree)
@@ -85,9 +86,9 @@ class Loop:
         display = Display(title, len(todo), last, self.plan.quiet)
         if done := len(self.rounds) - len(todo):
             display.line(f"{self.tree.path}: {done} rounds are finished, {len(todo)} are left")
-        with display.live(), lightning_whispers():
+        with display.live(), lightning_whispers(), _told_what_next(display):
             for seed, level in todo:
-                with self.tree.at_work(seed):
+                with self.tree.at_work(seed) if leads() else nullcontext():
                     result = self.tree.result(seed, level) or self._round(seed, level, display)
                 display.ends(result)
                 self._summarise()
@@ -145,6 +146,15 @@ class _Next:
 def fresh(experiment: Experiment, folder: Path, seed: int) -> Snapshot:
     """Return a network with other initial weights."""
     return Snapshot.take("0ep", experiment.build(seed, folder, [], []).module)
+
+
+@contextmanager
+def _told_what_next(display: Display) -> Iterator[None]:
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        display.line("Interrupted: the same command goes on from the last checkpoint.")
+        raise
 
 
 @contextmanager

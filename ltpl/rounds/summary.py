@@ -1,4 +1,4 @@
-"""`summary/`: accuracy against density in TensorBoard."""
+"""`summary/`: accuracy against density in TensorBoard, the mean and each seed in one chart."""
 
 from __future__ import annotations
 
@@ -8,30 +8,32 @@ from collections import defaultdict
 from pathlib import Path
 from statistics import fmean
 
-from torch.utils.tensorboard import SummaryWriter
-
 from ltpl.tickets.result import Result
 
 
 def write_events(folder: Path, results: list[Result]) -> None:
-    """Write one point a round, mean over seeds and seed by seed; the old file goes after.
+    """Write one point a round: the mean over seeds, and each seed as a run beneath it.
 
     `rounds/...` counts rounds; `pruned_permille/...` has the share that is pruned on its axis,
     because TensorBoard's axis is whole numbers.
     """
+    _write(folder, results)
+    for seed in sorted({result.seed for result in results}):
+        _write(folder / f"seed_{seed}", [result for result in results if result.seed == seed])
+
+
+def _write(folder: Path, results: list[Result]) -> None:
+    """Replace the events of a folder; the old file goes when the new one is there."""
+    from torch.utils.tensorboard import SummaryWriter
+
     folder.mkdir(parents=True, exist_ok=True)
     old = list(folder.glob("events.out.tfevents.*"))
     points: dict[tuple[str, int], list[float]] = defaultdict(list)
     for result in results:
-        permille = round(1000 * (1 - result.density))
         for name, value in _values(result).items():
-            for tag, at in (
-                (f"rounds/{name}", result.round),
-                (f"pruned_permille/{name}", permille),
-            ):
-                points[tag, at].append(value)
-                points[f"{tag}/seed_{result.seed}", at].append(value)
-    beside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".summary."))
+            points[f"rounds/{name}", result.round].append(value)
+            points[f"pruned_permille/{name}", round(1000 * (1 - result.density))].append(value)
+    beside = Path(tempfile.mkdtemp(dir=folder, prefix=".new."))
     try:
         with SummaryWriter(str(beside)) as writer:
             for (tag, at), values in sorted(points.items()):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import fcntl
 import hashlib
 import json
 import os
@@ -139,6 +138,11 @@ class RunTree:
         """
         folder = self.path / f"seed_{seed}"
         folder.mkdir(parents=True, exist_ok=True)
+        try:
+            import fcntl
+        except ImportError:  # not on this system
+            yield
+            return
         handle = os.open(folder, os.O_RDONLY)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -158,7 +162,8 @@ class RunTree:
             writer = csv.writer(file)
             writer.writerow(COLUMNS)
             for r in self.results():
-                shown = (r.seed, r.round, f"{r.density:.6g}", r.kept, r.val_acc, r.test_acc)
+                accuracies = ("" if a is None else f"{a:.6g}" for a in (r.val_acc, r.test_acc))
+                shown = (r.seed, r.round, f"{r.density:.6g}", r.kept, *accuracies)
                 writer.writerow((*shown, r.early_stop_step, f"{r.seconds:.2f}"))
 
 

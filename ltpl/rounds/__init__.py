@@ -1,0 +1,1 @@
+"""Rounds: a plan, a loop, a run tree, branches over finished rounds."""
