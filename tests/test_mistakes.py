@@ -26,7 +26,7 @@ pytestmark = pytest.mark.filterwarnings(
         ([*ROUNDS, "--trainer.max_epoks=1"], "did you mean '--trainer.max_epochs'"),
         (
             [*ROUNDS, "--trainer.max_epochs=some"],
-            "trainer.max_epochs: Expected a int; given 'some'",
+            "max_epochs: Expected a int; given 'some'",
         ),
         ([*ROUNDS, "--prune=PruneAtEpok"], "no class 'PruneAtEpok'"),
         ([*ROUNDS, "--prune=PruneAtEpok"], "did you mean 'PruneAtEpoch'"),

@@ -8,13 +8,12 @@ from typing import Any
 def position(trainer: Any) -> dict[str, int]:
     """Return how many epochs, batches of the running epoch, batches and steps are trained."""
     loop = trainer.fit_loop.epoch_loop
+    epochs, batches = trainer.fit_loop.epoch_progress.current, loop.batch_progress.current
     # Before the first batch of an epoch, the counters of the epoch before are still there.
-    running = loop.batch_progress.current.ready
-    done = trainer.fit_loop.epoch_progress.current
-    inside = done.started > done.processed and not loop.batch_progress.is_last_batch
+    inside = epochs.started > epochs.processed and batches.ready > batches.completed
     return {
-        "epoch": int(trainer.current_epoch),
-        "batches": int(running) - 1 if inside else 0,
+        "epoch": int(epochs.processed),
+        "batches": int(batches.completed) if inside else 0,
         "all_batches": int(loop.batch_progress.total.completed),
         "steps": int(trainer.global_step),
         "logged": int(loop._batches_that_stepped),
@@ -40,4 +39,9 @@ def go_to(trainer: Any, where: dict[str, int]) -> None:
     for steps in (automatic, loop.manual_optimization.optim_step_progress.total):
         steps.ready = steps.completed = where["steps"]
     loop._batches_that_stepped = where["logged"]
-    fit.restarting = bool(where["batches"])  # the running epoch goes on instead of starting anew
+    restarts(trainer, bool(where["batches"]))  # the running epoch goes on or starts anew
+
+
+def restarts(trainer: Any, inside: bool) -> None:
+    """Say whether training goes on inside an epoch; with max_steps, Lightning always says so."""
+    trainer.fit_loop._restarting = trainer.fit_loop.epoch_loop.restarting = inside

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import fnmatch
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from typing_extensions import override
 from ltpl.callbacks.rewinding import Policy, RewindToEpoch
 from ltpl.masks.errors import unknown
 from ltpl.masks.mask import Mask
+from ltpl.masks.schedule import Never
 from ltpl.masks.select import named_parameters, output_layer
+from ltpl.rounds.checkpoint import MidRound, newest_checkpoint
 from ltpl.rounds.draw import next_mask, next_start
 from ltpl.rounds.experiment import Experiment, Parts
 from ltpl.rounds.plan import Plan, numbers
@@ -193,15 +196,18 @@ class _Source:
         path = folder / f"{rewinder.step}.safetensors"
         if not path.is_file():
             seeds = self.plan.seeds_of(seed)
-            keep = _Until(rewinder, folder)
-            parts = self.experiment.build(
-                seeds.init, folder, [EpochSeeds(seeds.order, seeds.augmentation), keep], []
-            )
+            keep, save = _Until(rewinder, folder), MidRound(folder / "checkpoints" / "last.ckpt")
+            save.path.parent.mkdir(parents=True, exist_ok=True)
+            epochs = EpochSeeds(seeds.order, seeds.augmentation)
+            parts = self.experiment.build(seeds.init, folder, [epochs, keep, save], [])
+            parts.pruner.schedule = Never()
             parts.pruner.hold(parts.module, Mask.dense(parts.pruner.prunable(parts.module)))
-            parts.trainer.fit(parts.module, datamodule=parts.data)
+            found = newest_checkpoint(folder)
+            parts.trainer.fit(parts.module, datamodule=parts.data, ckpt_path=found and found[0])
             if keep.snapshot_path is None:
                 raise ValueError(f"rewind goes back to {rewinder.step}, but training ends before.")
             Path(keep.snapshot_path).rename(path)
+            shutil.rmtree(save.path.parent)
         return Snapshot.load(path)
 
     def _transferred(self, parts: Parts, seed: int, level: int, mask: Mask) -> Ticket:

@@ -12,6 +12,7 @@ import torch
 from typing_extensions import override
 
 from ltpl.callbacks.namespace import Checkpoint
+from ltpl.callbacks.position import restarts
 
 SHARE = 0.05  # of the training time may go into checkpoints at epoch ends
 
@@ -32,6 +33,9 @@ class MidRound(Checkpoint):
         self.every_n_steps = every_n_steps
         self._stopped = False
         self._saving = False
+        self._last_step = 0
+        self._after_validation = False
+        self._plateaus: list[float | None] = []
         self._saved_at = time.monotonic()
         self._cost = 0.0
 
@@ -41,16 +45,48 @@ class MidRound(Checkpoint):
         trainer.should_stop |= self._stopped  # Lightning forgets it
 
     @override
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        fit, epochs = trainer.fit_loop, trainer.fit_loop.epoch_progress
+        if fit.restarting and epochs.current.processed == epochs.current.started:
+            # an epoch's end, which Lightning counts twice where max_steps is set
+            for progress in (epochs.total, epochs.current):
+                progress.completed = progress.processed
+            restarts(trainer, inside=False)
+            fit.reset_restart_stage()
+            fit.epoch_loop.reset_restart_stage()
+        self._last_step = trainer.global_step
+        # Lightning never steps the plateau schedules of the epoch that it resumes after.
+        for config, value in zip(_plateaus(trainer), self._plateaus, strict=False):
+            if value is not None:
+                config.scheduler.step(value)
+        self._plateaus = []
+
+    @override
     def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
-        last = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch  # its epoch end follows
-        if self.every_n_steps and trainer.global_step % self.every_n_steps == 0 and not last:
+        loop, step = trainer.fit_loop.epoch_loop, trainer.global_step
+        stepped, self._last_step = step > self._last_step, step
+        last = loop.batch_progress.is_last_batch  # its epoch end follows
+        if not self.every_n_steps or step % self.every_n_steps or not stepped or last:
+            return
+        self._after_validation = loop._should_check_val_fx(trainer.fit_loop._data_fetcher)
+        if not self._after_validation:
+            self._save(trainer)
+
+    @override
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        if self._after_validation:
+            self._after_validation = False
             self._save(trainer)
 
     @override
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         passed = time.monotonic() - self._saved_at
         if trainer.strategy.broadcast(passed * SHARE >= self._cost):
+            found = trainer.callback_metrics
+            monitored = [found.get(config.monitor) for config in _plateaus(trainer)]
+            self._plateaus = [None if value is None else float(value) for value in monitored]
             self._save(trainer)
+            self._plateaus = []
 
     def _save(self, trainer: Any) -> None:
         if trainer.fast_dev_run:
@@ -75,11 +111,23 @@ class MidRound(Checkpoint):
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        return {"stopped": self._stopped}
+        return {"stopped": self._stopped, "plateaus": self._plateaus}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._stopped = state_dict["stopped"]
+        self._stopped, self._plateaus = state_dict["stopped"], state_dict["plateaus"]
+
+
+def _plateaus(trainer: Any) -> list[Any]:
+    """Return the schedules that follow a metric and are due at the end of this epoch."""
+    trained = trainer.fit_loop.epoch_progress.current.processed
+    return [
+        config
+        for config in trainer.lr_scheduler_configs
+        if config.reduce_on_plateau
+        and config.interval == "epoch"
+        and trained % config.frequency == 0
+    ]
 
 
 def newest_checkpoint(folder: Path) -> tuple[Path, int] | None:

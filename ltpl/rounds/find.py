@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
+from functools import partial
 from pathlib import Path
+from types import CodeType, FunctionType
 from typing import Any
 
 from ltpl.callbacks.pruning import PruneAtEpoch
@@ -25,11 +28,20 @@ class Run:
     """A finished run: its results, masks and tickets.
 
     Args:
-        path: Folder of the run.
+        tree: Its folder.
     """
 
-    def __init__(self, path: str | Path):
-        self.tree = RunTree.existing(path)
+    def __init__(self, tree: RunTree):
+        self.tree = tree
+
+    @classmethod
+    def open(cls, path: str | Path) -> Run:
+        """Return the run in a folder.
+
+        Raises:
+            ValueError: If there is none.
+        """
+        return cls(RunTree.existing(path))
 
     @property
     def path(self) -> Path:
@@ -89,7 +101,7 @@ def find_tickets(
     slots(prune, rewind)
     experiment = InPython(make_model, make_data, prune, rewind, dict(trainer or {}))
     run_rounds(experiment, plan, plan.replicates())
-    return Run(run)
+    return Run(RunTree(run))
 
 
 class InPython:
@@ -159,9 +171,27 @@ def _told(value: Any, depth: int = 4) -> Any:
     if isinstance(value, Mapping):
         shown = {str(k): v for k, v in value.items() if not str(k).startswith("_")}
         return {k: _told(v, depth) for k, v in shown.items()}
+    if isinstance(value, partial):
+        held = {"arguments": value.args, "keywords": value.keywords}
+        return {"partial": _told(value.func, depth), **_told(held, depth)}
+    if isinstance(value, FunctionType):
+        return _code(value, depth)
     if hasattr(value, "__qualname__"):
         return f"{value.__module__}.{value.__qualname__}"
     kind = f"{type(value).__module__}.{type(value).__qualname__}"
     if not depth or not hasattr(value, "__dict__"):
         return str(value) if isinstance(value, Path) else kind
     return {"class": kind, **_told(vars(value), depth - 1)}
+
+
+def _code(function: FunctionType, depth: int) -> dict[str, Any]:
+    """Tell a function by what it does, so that one rewritten in a notebook is another."""
+    code = function.__code__
+    constants = [c for c in code.co_consts if not isinstance(c, CodeType)]
+    does = repr((code.co_code, code.co_names, constants)).encode()
+    held = [cell.cell_contents for cell in function.__closure__ or ()]
+    return {
+        "function": f"{function.__module__}.{function.__qualname__}",
+        "code": hashlib.sha256(does).hexdigest()[:16],
+        "holds": _told([held, list(function.__defaults__ or ())], depth - 1) if depth else None,
+    }

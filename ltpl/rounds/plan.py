@@ -14,7 +14,7 @@ LEVELS = 7  # at 20 % a round 21.1 % of the weights are left, the paper's headli
 FREE = re.compile(  # options that no finished result depends on
     r"(run|levels|densities|seeds|quiet|report|save_every_n_steps|seed_everything)(\.|$)"
     r"|trainer\.(default_root_dir|enable_\w+|logger|profiler|num_sanity_val_steps)(\.|$)"
-    r"|data\.(init_args\.)?(data_dir|root|num_workers|pin_memory|persistent_workers)$"
+    r"|data\.(init_args\.)?(data_dir|root|pin_memory|persistent_workers)$"
 )
 
 
@@ -75,6 +75,9 @@ class Plan:
             raise ValueError(
                 f"levels={self.levels}, but densities={self.densities} has {len(self.densities)}."
             )
+        for name in ("init_seed", "order_seed", "augmentation_seed", "mask_seed"):
+            if (getattr(self, name) or 0) < 0:
+                raise ValueError(f"{name}={getattr(self, name)}: give 0 or more.")
         if self.save_every_n_steps is not None and self.save_every_n_steps < 1:
             raise ValueError(f"save_every_n_steps={self.save_every_n_steps}: give 1 or more.")
         numbers(self.seeds, "seeds")
@@ -139,11 +142,17 @@ def changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     before, after = flat(old), flat(new)
     names = sorted(before.keys() | after.keys())
     differ = [n for n in names if before.get(n) != after.get(n) and not FREE.match(n)]
-    grown = [n for n in differ if n.endswith("amount") and _continued(before.get(n), after.get(n))]
+    amounts = [n for n in differ if n.endswith(("amount", "amounts"))]
+    grown = [n for n in amounts if _several(before[n]) and _continued(before[n], after.get(n))]
     kept = [name for name in differ if name not in grown]
     if not _continued(before.get("densities"), after.get("densities")):
         kept.append("densities")
     return [f"{name}: {before.get(name)!r} -> {after.get(name)!r}" for name in kept]
+
+
+def _several(amount: Any) -> bool:
+    """Whether an amount speaks of each level; a single one stands for all."""
+    return isinstance(amount, list) and len(amount) > 1
 
 
 def _continued(before: Any, after: Any) -> bool:

@@ -49,9 +49,8 @@ class Display(Callback):
             yield self
             return
         text, bar = TextColumn("{task.description}"), BarColumn(bar_width=24)
-        with Progress(
-            text, bar, MofNCompleteColumn(), TextColumn("{task.fields[note]}"), console=self.console
-        ) as self._bars:
+        count, note = MofNCompleteColumn(), TextColumn("{task.fields[note]}")
+        with Progress(text, bar, count, note, console=self.console, transient=True) as self._bars:
             self._all = self._bars.add_task(f"{self.title}, rounds", total=self.rounds, note="")
             self._steps = self._bars.add_task("", total=None, note="", visible=False)
             yield self

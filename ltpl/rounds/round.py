@@ -117,7 +117,11 @@ class Round:
             trainer.optimizers,
             [config.scheduler for config in trainer.lr_scheduler_configs],
         )
-        final = Snapshot("end", final.weights, final.buffers, without_slots(final.optimizers))
+        optimizers = without_slots(final.optimizers)
+        for state, rates in zip(optimizers, self._start.last_rates, strict=False):
+            for group, rate in zip(state["param_groups"], rates, strict=True):
+                group["lr"] = rate
+        final = Snapshot("end", final.weights, final.buffers, optimizers)
         if leads():
             final.save(self.folder / FINAL)
         wait_for_all()

@@ -169,6 +169,7 @@ def lightning_whispers() -> Iterator[None]:
         warnings.filterwarnings("ignore", ".*LeafSpec.*", FutureWarning)
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
         warnings.filterwarnings("ignore", ".*is smaller than the logging interval.*")
+        warnings.filterwarnings("ignore", ".*your dataloader is not resumable.*")  # see EpochSeeds
         try:
             yield
         finally:

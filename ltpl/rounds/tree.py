@@ -79,12 +79,13 @@ class RunTree:
             ValueError: If it was written by something else.
         """
         try:
-            content: dict[str, Any] = json.loads(self.record.read_text())
+            content: Any = json.loads(self.record.read_text())
         except ValueError:
-            content = {}
-        if content.get("format") != FORMAT:
+            content = None
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise ValueError(f"{self.record} was not written by ltpl: move it away, or the run.")
-        return content
+        found: dict[str, Any] = content
+        return found
 
     def begin(self, config: dict[str, Any], **more: Any) -> None:
         """Write the record, or check that what is there may go on with these options.

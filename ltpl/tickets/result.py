@@ -82,7 +82,7 @@ class Result:
         try:
             content = json.loads(Path(path).read_text())
             found = content.pop("format")
-        except (ValueError, KeyError, AttributeError):
+        except (ValueError, KeyError, AttributeError, TypeError):
             raise ValueError(f"{path} is no result of a round.") from None
         if found != FORMAT:
             raise ValueError(f"{path} is no result of a round: its format is {found!r}.")

@@ -1,0 +1,5 @@
+from project import Classifier, Points
+
+from ltpl.cli import LotteryCLI
+
+LotteryCLI(Classifier, Points)
