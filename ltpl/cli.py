@@ -54,16 +54,26 @@ DEFAULTS = {
 class _OneLine(ParserOfEither):
     """A parser that answers a mistake with one line."""
 
+    command: str
+
     def error(self, message: str, ex: Exception | None = None) -> Any:
         """Print what is wrong and what was probably meant; exit with code 2."""
         parser = getattr(ex, "subcommand_parser", None) or self
         prog = parser.prog.replace(" [options]", "")
+        if self.command and self.command not in prog.split():
+            prog = f"{prog} {self.command}"
         print(f"{prog}: error: {explained(message, parser)}", file=sys.stderr)
         self.exit(2)
 
 
-class _Commands(CommandsOfEither):
-    """What `LotteryCLI` adds to the `LightningCLI` of either package."""
+class LotteryCommands(CommandsOfEither):
+    """What `LotteryCLI` adds to the `LightningCLI` of either package.
+
+    To subclass it for modules of `lightning.pytorch`:
+
+        class MyCLI(LotteryCommands, lightning.pytorch.cli.LightningCLI):
+            package = "lightning.pytorch"
+    """
 
     package: str
 
@@ -72,7 +82,9 @@ class _Commands(CommandsOfEither):
         self._given = sys.argv[1:] if given is None else given
         self._experiment: Configured | None = None
         parser = importlib.import_module(f"{self.package}.cli").LightningArgumentParser
-        kwargs.setdefault("parser_class", type("Parser", (_OneLine, parser), {}))
+        named = [x for x in self._given if x in self.subcommands()][:1]
+        command = {"command": "".join(named)}
+        kwargs.setdefault("parser_class", type("Parser", (_OneLine, parser), command))
         kwargs.setdefault("save_config_kwargs", {"overwrite": True})
         kwargs["parser_kwargs"] = {
             "default_env": True,
@@ -84,9 +96,9 @@ class _Commands(CommandsOfEither):
         except Exception as error:
             if not is_input(error):
                 raise
-            command = getattr(self, "subcommand", None) or ""
             line = explained(str(error), self.parser)
-            print(f"{Path(sys.argv[0]).name} {command}: error: {line}", file=sys.stderr)
+            program = " ".join([Path(sys.argv[0]).name, *named])
+            print(f"{program}: error: {line}", file=sys.stderr)
             sys.exit(2)
 
     @classmethod
@@ -154,17 +166,24 @@ class _Commands(CommandsOfEither):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse; a branch begins with the options of its run."""
-        if self._given[:1] == ["branch"]:
-            self.config = parser.parse_args(self._with_options_of_the_run(self._given))
-        elif isinstance(args, list) or args is None:
-            super().parse_arguments(parser, _with_classes(self._given, args))
+        if not isinstance(self._given, list):
+            return super().parse_arguments(parser, args)
+        if (command := self._given[:1]) == ["branch"]:
+            given = self._with_options_of_the_run(self._given)
         else:
-            super().parse_arguments(parser, args)
+            given = _with_classes(self._given)
+        if command and command[0] not in OWN:
+            _must_not_plan(given)
+        try:
+            self.config = parser.parse_args(given)
+        except (UnicodeDecodeError, AttributeError, KeyError) as error:
+            parser.error(f"The options cannot be read: {error}")
 
     def _with_options_of_the_run(self, given: list[str]) -> list[str]:
-        if len(given) < 2 or given[1].startswith("-"):
+        folders = [x for x in given[1:] if (Path(x) / "run.json").is_file()] or given[1:2]
+        if not folders or folders[0].startswith("-"):
             return given
-        config = RunTree.existing(given[1]).read()["config"]
+        config = RunTree.existing(folders[0]).read()["config"]
         of_plan = vars(Plan(run="")).keys()
         options = {name: value for name, value in config.items() if name not in of_plan}
         return ["branch", "--config", json.dumps(options), *given[1:]]
@@ -190,10 +209,12 @@ class _Commands(CommandsOfEither):
         return self._instantiate_trainer(options, [*used, *extra])
 
     def _run_subcommand(self, subcommand: str) -> None:
-        if subcommand in OWN:
-            getattr(self, f"_{subcommand}")(self.config[subcommand])
-        else:
+        if subcommand not in OWN:
             super()._run_subcommand(subcommand)
+            return
+        getattr(self, f"before_{subcommand}", lambda: None)()
+        getattr(self, f"_{subcommand}")(self.config[subcommand])
+        getattr(self, f"after_{subcommand}", lambda: None)()
 
     def _rounds(self, options: Any) -> None:
         plan = Plan(**{name: options[name] for name in vars(Plan(run=""))})
@@ -208,7 +229,10 @@ class _Commands(CommandsOfEither):
             print(status(run))
 
     def _report(self, options: Any) -> None:
-        print(report(options["runs"], options["out"], numbers(options["rounds"], "rounds") or None))
+        runs, out = options["runs"], options["out"]
+        if len(runs) > 1 and out is None:
+            raise ValueError(f"{len(runs)} runs side by side need a folder of their own: --out.")
+        print(report(runs, out, numbers(options["rounds"], "rounds") or None))
 
     def _configured(self) -> Configured:
         """Return what builds rounds from this command line."""
@@ -220,17 +244,24 @@ class _Commands(CommandsOfEither):
         return self._experiment
 
 
-def _with_classes(given: list[str], args: list[str] | None) -> list[str] | None:
+def _must_not_plan(given: list[str]) -> None:
+    """Options of `rounds` may stand in a config that `fit` shares, not on its command line."""
+    for name in vars(Plan(run="")):
+        if any(x.partition("=")[0] == f"--{name}" for x in given):
+            raise ValueError(f"--{name} is an option of `rounds`, not of `{given[0]}`.")
+
+
+def _with_classes(given: list[str]) -> list[str]:
     """Let `--prune.help` show the options of the class that is usually in the slot."""
     for slot, kind in DEFAULTS.items():
         if (asked := f"--{slot}.help") in given:
             after = given.index(asked) + 1
             if given[after:][:1] == [] or given[after].startswith("-"):
                 return [*given[:after], kind["class_path"], *given[after:]]
-    return args
+    return given
 
 
-class LotteryCLI(_Commands, LightningCLI):
+class LotteryCLI(LotteryCommands, LightningCLI):
     """The commands of `ltpl` over any LightningModule and LightningDataModule.
 
     Takes what `LightningCLI` takes. For modules of `lightning.pytorch`, it is that package's
@@ -248,13 +279,16 @@ class LotteryCLI(_Commands, LightningCLI):
         """Choose the package by the classes given."""
         given = [x for x in (*args, *kwargs.values()) if isinstance(x, type)]
         other = "lightning.pytorch"
-        if cls is LotteryCLI and any(
-            k.__module__.startswith(other) for x in given for k in x.__mro__
-        ):
-            base = importlib.import_module(f"{other}.cli").LightningCLI
-            kind = type("LotteryCLI", (_Commands, base), {"package": other})
-            return kind(*args, **kwargs)
-        return super().__new__(cls)
+        if not any(k.__module__.startswith(other) for x in given for k in x.__mro__):
+            return super().__new__(cls)
+        if cls is not LotteryCLI:
+            raise ValueError(
+                f"{cls.__name__} is for modules of pytorch_lightning, {given[0].__name__} is of "
+                f"{other}: derive from LotteryCommands and {other}.cli.LightningCLI, with "
+                f"package = {other!r}."
+            )
+        base = importlib.import_module(f"{other}.cli").LightningCLI
+        return type("LotteryCLI", (LotteryCommands, base), {"package": other})(*args, **kwargs)
 
 
 def main(args: ArgsType = None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import re
+import sysconfig
 import traceback
 from argparse import ArgumentError
 from collections.abc import Iterable
@@ -27,14 +28,21 @@ ASIDE = (  # what the parser tried besides
 def is_input(error: Exception) -> bool:
     """Whether an error says that an option is wrong, rather than that a program failed.
 
-    Those are what our own code raises as `ValueError` or `FileNotFoundError`, and what Lightning
-    calls a misconfiguration.
+    Those are what our own code raises as `ValueError`, and what Lightning calls a misconfiguration,
+    as long as no code of a project stands between: its errors keep their traceback.
     """
-    if type(error).__name__ == "MisconfigurationException":
-        return True
-    last = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
-    told = last.is_relative_to(PACKAGE) or last.parent.name == "jsonargparse"
-    return isinstance(error, (ValueError, FileNotFoundError, ArgumentError)) and told
+    frames = [Path(f.filename) for f in traceback.extract_tb(error.__traceback__)]
+    if any(_is_theirs(frame) for frame in frames):
+        return False
+    told = frames[-1].is_relative_to(PACKAGE) or frames[-1].parent.name == "jsonargparse"
+    wrong = isinstance(error, (ValueError, FileNotFoundError, ArgumentError)) and told
+    return wrong or type(error).__name__ == "MisconfigurationException"
+
+
+def _is_theirs(file: Path) -> bool:
+    """Whether code is neither ours nor of a library."""
+    installed = "site-packages" in file.parts or file.is_relative_to(sysconfig.get_path("stdlib"))
+    return file.is_file() and not installed and not file.is_relative_to(PACKAGE)
 
 
 def explained(message: str, parser: Any) -> str:
@@ -52,12 +60,16 @@ def explained(message: str, parser: Any) -> str:
         (r"Expected a dot import path string: (\S+)", lambda _: _classes()),
         (r"Group '\S+' does not accept option '(\S+?)'", lambda _: _last_parts(options)),
         (r"Option '(\S+?)' is not accepted", lambda found: _parameters(found, options)),
+        (r"'\w+' does not accept option '(\S+?)'", lambda _: _whole(options)),
     ):
         match = re.search(pattern, message, re.MULTILINE)
         if match:
             given = match[1].split("=")[0].split()[0] if match[1] else ""
             return _with_guess(_told(pattern, match, message), given, candidates(message))
-    return " ".join(_telling(message).split())
+    if "does not correspond to a subclass of LightningModule" in message:
+        message += "\nFor a module of lightning.pytorch, write LotteryCLI(MyModule, MyData)"
+    line = " ".join(_telling(message).split())
+    return re.sub(r"(?<=[ ,])(?:rounds|branch|status|report|fit)\.(?=\w)", "--", line)
 
 
 def _told(pattern: str, match: re.Match[str], message: str) -> str:
@@ -98,6 +110,10 @@ def _last_parts(options: Iterable[str]) -> list[str]:
     return [option.lstrip("-").rpartition(".")[2] for option in options]
 
 
+def _whole(options: Iterable[str]) -> list[str]:
+    return [option.lstrip("-") for option in options]
+
+
 def _parameters(message: str, options: Iterable[str]) -> list[str]:
     """Return the parameters of the class that a message speaks of, else all options."""
     paths = re.findall(r"class_path '?([\w.]+)", message)
@@ -117,6 +133,7 @@ def _telling(message: str) -> str:
     lines = [line.strip(" -") for line in message.splitlines()]
     said = [line for line in lines if line and not line.startswith(ASIDE)]
     given = re.search(r"Given value: (?!Namespace|NestedArg)(.{1,60})", message)
-    reason = re.sub(r"<class '(\w+)'>", r"\1", "; ".join(dict.fromkeys(said)) or lines[0])
+    reason = re.sub(r"<class '([\w.]+)'>", r"\1", "; ".join(dict.fromkeys(said)) or lines[0])
+    reason = reason.replace("; Expected a ", " or ").replace("typing.Literal", "one of ")
     reason += f"; given {given[1]!r}" if given and given[1] not in reason else ""
     return f"{key}: {reason}" if key and key not in reason else reason

@@ -29,7 +29,8 @@ def told(name: str, values: list[float]) -> str:
     mean, std = statistics.mean(values), statistics.stdev(values)
     half = T95[len(values)] * std / len(values) ** 0.5
     each = ", ".join(f"{value:+.2f}" for value in values)
-    return f"{name}: {mean:+.2f} ± {std:.2f}, interval {mean - half:+.2f} to {mean + half:+.2f} ({each})"
+    interval = f"{mean - half:+.2f} to {mean + half:+.2f}"
+    return f"{name}: {mean:+.2f} ± {std:.2f}, interval {interval} ({each})"
 
 
 def points(row: dict[str, str]) -> float:

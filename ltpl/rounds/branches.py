@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import difflib
 import fnmatch
 import shutil
+import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,7 @@ from ltpl.rounds.experiment import Experiment, Parts
 from ltpl.rounds.plan import Plan, numbers
 from ltpl.rounds.ranks import leads
 from ltpl.rounds.round import FINAL
-from ltpl.rounds.run import Loop, fresh
+from ltpl.rounds.run import Loop, fresh, is_dry
 from ltpl.rounds.seeds import EpochSeeds, mixed
 from ltpl.rounds.tree import RunTree
 from ltpl.tickets.snapshot import Snapshot
@@ -68,7 +70,7 @@ class Branch:
     kind: str | None = None
     levels: str | int | None = None
     seeds: str | int | None = None
-    counts: str = "layer"
+    counts: str = "global"
     draw: int = 0
     head: str | None = None
     save_every_n_steps: int | None = None
@@ -79,6 +81,11 @@ class Branch:
         if not self.name or "/" in self.name or self.name.startswith("."):
             raise ValueError(f"name={self.name!r}: it names a folder; no slash, no leading dot.")
         if self.kind is None and self.name not in KINDS:
+            if near := difflib.get_close_matches(self.name, KINDS, n=1, cutoff=0.75):
+                raise ValueError(
+                    f"name={self.name!r}: did you mean {near[0]!r}? Say kind={near[0]}, or "
+                    "kind=retrain to train the same tickets with other options."
+                )
             object.__setattr__(self, "kind", "retrain")
         kind = self.kind or self.name
         if kind not in KINDS:
@@ -106,10 +113,19 @@ def run_branch(experiment: Experiment, branch: Branch, run: str | Path) -> RunTr
     options = main.read()["config"]
     of_plan = vars(Plan(run="")).keys() - {"run"}
     plan = Plan(run=str(run), **{k: v for k, v in options.items() if k in of_plan})
+    if is_dry(experiment):
+        with tempfile.TemporaryDirectory(prefix="ltpl-") as folder:
+            nothing = replace(branch, report=False)
+            return _run_branch(experiment, nothing, plan, main, RunTree(folder, "branch.json"))
+    return _run_branch(experiment, branch, plan, main, main.branch(branch.name))
+
+
+def _run_branch(
+    experiment: Experiment, branch: Branch, plan: Plan, main: RunTree, tree: RunTree
+) -> RunTree:
     shown = ("save_every_n_steps", "report", "quiet")
     plan = replace(plan, **{name: getattr(branch, name) for name in shown})
     rounds = _finished(main, branch)
-    tree = main.branch(branch.name)
     own = {k: v for k, v in vars(branch).items() if k not in ("levels", "seeds", *shown)}
     if leads():
         tree.begin(
@@ -119,7 +135,8 @@ def run_branch(experiment: Experiment, branch: Branch, run: str | Path) -> RunTr
             rounds=sorted({level for _, level in rounds}),
         )
     source = _Source(experiment, branch, plan, main, tree)
-    loop = Loop(experiment, plan, tree, rounds, source.draw, branch.name)
+    dry = is_dry(experiment)
+    loop = Loop(experiment, plan, tree, rounds, source.draw, branch.name, dry)
     loop.run(f"{main.path.name}, {branch.name}", main)
     return tree
 

@@ -60,13 +60,16 @@ class Configured:
         theirs += copy.deepcopy(_listed(self.cli.trainer_defaults.get("callbacks")))
         kept = [x for x in _listed(given.get("logger")) if _is_foreign(x)]
         options = {
-            **given,
+            **(given or {}),
             **ALWAYS,
             "callbacks": [*callbacks[:1], self._slots[0], *callbacks[1:], *theirs],
             "logger": loggers + kept,
             "default_root_dir": str(folder),
         }
-        return self.cli.trainer_class(**options)
+        try:
+            return self.cli.trainer_class(**options)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"trainer: {error}") from error
 
 
 def _listed(value: Any) -> list[Any]:

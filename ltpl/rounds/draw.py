@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
+import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,6 +15,7 @@ from torch import Tensor
 from ltpl.callbacks.pruning import PruneAtEpoch
 from ltpl.callbacks.rewinding import Policy, RewindToEpoch
 from ltpl.callbacks.scoring import training_loss
+from ltpl.masks.criteria import find_criterion
 from ltpl.masks.mask import Mask
 from ltpl.masks.select import named_parameters
 from ltpl.rounds.experiment import Parts
@@ -20,6 +24,49 @@ from ltpl.rounds.seeds import mixed, seed_all
 from ltpl.tickets.snapshot import Snapshot
 from ltpl.tickets.start import starting_weights
 from ltpl.tickets.ticket import Ticket
+
+
+def check(parts: Parts, plan: Plan, depth: int) -> None:
+    """Raise what would go wrong later, before anything is trained or written.
+
+    Args:
+        parts: A freshly built round.
+        plan: Amounts and levels.
+        depth: The last level.
+
+    Raises:
+        ValueError: If a level cannot be pruned, would prune nothing, or the rewinding point is
+            beyond the end of training.
+    """
+    step, ends = parts.rewinder.step, parts.trainer.max_epochs
+    limited = ends not in (None, -1) and not parts.trainer.fast_dev_run
+    if step.epoch is not None and limited and step.epoch >= ends:
+        raise ValueError(
+            f"rewind goes back to {step}, but training ends after {ends} epochs: rewind to an "
+            "earlier moment or train longer."
+        )
+    prepare(parts.module)
+    by_size = copy.copy(parts.pruner)
+    by_size.criterion = find_criterion("magnitude")  # counts do not depend on the criterion
+    rehearsal = replace(parts, pruner=by_size)
+    untrained = Snapshot.take("0ep", parts.module)
+    mask = Mask.dense(by_size.prunable(parts.module))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for level in range(1, depth + 1):
+            before = mask if not plan.one_shot else Mask.dense(by_size.prunable(parts.module))
+            after = next_mask(rehearsal, plan, level, untrained, before, seed=0)
+            if after.kept == before.kept:
+                raise ValueError(
+                    f"Level {level} would prune nothing: {before.kept:,} of {before.total:,} "
+                    "weights are left. Ask for fewer levels or larger amounts."
+                )
+            mask = after
+
+
+def prepare(module: Any) -> None:
+    """Build what a module builds late, in `configure_model`; Lightning may call it again."""
+    module.configure_model()
 
 
 def next_mask(

@@ -68,7 +68,7 @@ def find_tickets(
     *,
     run: str | Path,
     levels: int | None = None,
-    seeds: Sequence[int] = (0,),
+    seeds: Sequence[int] | str | int = (0,),
     prune: PruneAtEpoch | Mapping[str, Any] | None = None,
     rewind: RewindToEpoch | Mapping[str, Any] | None = None,
     trainer: Mapping[str, Any] | None = None,
@@ -81,7 +81,7 @@ def find_tickets(
         make_data: Returns a new LightningDataModule; not given, the module brings its data.
         run: Folder of the run.
         levels: How many times to prune.
-        seeds: Replicates.
+        seeds: Replicates: `[0, 1]`, or written `0-4`.
         prune: A `PruneAtEpoch`, or its options; 20 % globally if not given.
         rewind: A `RewindToEpoch`, or its options; back to initialisation if not given.
         trainer: Options of the Trainer, such as `dict(max_epochs=20)`.
@@ -93,7 +93,10 @@ def find_tickets(
     Raises:
         ValueError: If an option is wrong, or the folder holds a run with other options.
     """
-    plan = Plan(run=str(run), levels=levels, seeds=list(seeds), **options)
+    if not callable(make_model) or not (make_data is None or callable(make_data)):
+        raise ValueError("make_model and make_data are called for every round: give functions.")
+    wanted = seeds if isinstance(seeds, (str, int)) else list(seeds)
+    plan = Plan(run=str(run), levels=levels, seeds=wanted, **options)
     if prune is None or isinstance(prune, Mapping):
         prune = PruneAtEpoch(**(prune or {}))
     if rewind is None or isinstance(rewind, Mapping):

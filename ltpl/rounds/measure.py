@@ -7,11 +7,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
+from lightning_utilities.core.rank_zero import rank_zero_warn
 from typing_extensions import override
 
 from ltpl.callbacks.namespace import Callback
 from ltpl.masks.errors import unknown
 
+LOSSES = ("loss", "nll", "mse", "mae", "error", "perplexity")  # what losses are called
 KEPT = ("start", "loss", "early_stop", "early_stop_step", "best", "end", "end_step", "seconds")
 
 
@@ -90,20 +92,22 @@ def validation_loss(names: Iterable[str], asked: str | None) -> str | None:
         asked: What the user named, if anything.
 
     Raises:
-        ValueError: If the name asked for is not logged, or none of the names says loss.
+        ValueError: If the name asked for is not logged.
     """
     names = sorted(names)
     if asked is not None:
         if asked not in names:
             raise unknown("monitor", asked, names)
         return asked
-    losses = [name for name in names if "loss" in name.lower()]
-    if names and not losses:
-        raise ValueError(
-            f"No validation metric is called a loss, so the early-stop step cannot be found: set "
-            f"monitor to one of {', '.join(names)}."
+    for kind in LOSSES:
+        if losses := [name for name in names if kind in name.lower()]:
+            return min(losses, key=len)
+    if names:
+        rank_zero_warn(
+            "No validation metric is called a loss, so no early-stop step is found: set monitor to "
+            f"one of {', '.join(names)} if it is one."
         )
-    return min(losses, key=len, default=None)
+    return None
 
 
 def accuracy(metrics: Mapping[str, float], asked: str | None) -> float | None:
@@ -112,7 +116,12 @@ def accuracy(metrics: Mapping[str, float], asked: str | None) -> float | None:
     Args:
         metrics: What the module logged.
         asked: A part of the name that the user gave, if any.
+
+    Raises:
+        ValueError: If that is in none of the names.
     """
     part = (asked or "acc").lower()
     found = sorted((name for name in metrics if part in name.lower()), key=lambda n: (len(n), n))
+    if asked and metrics and not found:
+        raise unknown("accuracy", asked, metrics)
     return metrics[found[0]] if found else None

@@ -60,6 +60,11 @@ class Display(Callback):
         """Print a line above the bars."""
         self.console.print(text, markup=False)
 
+    def error(self, text: str) -> None:
+        """Print a line to the standard error, unless nothing shall be shown."""
+        if not self.quiet:
+            print(text, file=sys.stderr)
+
     def starts(self, seed: int, level: int, density: float, step: int) -> None:
         """Say which round begins, and whether it goes on from a checkpoint."""
         name = f"seed {seed} round {level}/{self.last}"

@@ -14,7 +14,7 @@ from ltpl.masks.files import whole_file
 from ltpl.masks.mask import Mask
 from ltpl.masks.schedule import Never
 from ltpl.rounds.checkpoint import MidRound, newest_checkpoint
-from ltpl.rounds.draw import without_slots
+from ltpl.rounds.draw import prepare, without_slots
 from ltpl.rounds.experiment import Experiment, Parts
 from ltpl.rounds.measure import Measure, accuracy, validation_loss
 from ltpl.rounds.metrics import MetricsFile, events
@@ -67,19 +67,13 @@ class Round:
         loggers = [self._events, MetricsFile(folder / "metrics.csv", from_step)]
         self.parts: Parts = experiment.build(seeds.init, folder, callbacks, loggers)
         _must_train_here(self.parts.trainer)
+        prepare(self.parts.module)
         self.parts.pruner.schedule = Never()  # what is next is drawn when the round has ended
 
     def dense(self) -> dict[str, Any]:
         """Keep every weight, and take the snapshot that later rounds go back to."""
         parts = self.parts
         step = parts.rewinder.step
-        ends = parts.trainer.max_epochs
-        limited = ends not in (None, -1) and not parts.trainer.fast_dev_run
-        if step.epoch is not None and limited and step.epoch >= ends:
-            raise ValueError(
-                f"rewind goes back to {step}, but training ends after {ends} epochs: rewind to an "
-                "earlier moment or train longer."
-            )
         mask = Mask.dense(parts.pruner.prunable(parts.module))
         if leads():
             mask.save(self.folder / MASK)
@@ -109,6 +103,7 @@ class Round:
         if self.checkpoint is None and validates(module, data):
             start = _flat(trainer.validate(module, data, verbose=False))
             self._measure.start_with(start, validation_loss(start, self.plan.monitor))
+            accuracy(start, self.plan.accuracy)
         trainer.fit(module, datamodule=data, ckpt_path=self.checkpoint and self.checkpoint[0])
         self._must_have_snapshot()
         final = Snapshot.take(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import signal
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -12,7 +14,7 @@ from pathlib import Path
 
 from ltpl.masks.mask import Mask
 from ltpl.report import as_text, read_runs, report, rows
-from ltpl.rounds.draw import next_mask, next_start
+from ltpl.rounds.draw import check, next_mask, next_start, prepare
 from ltpl.rounds.experiment import Experiment, Parts
 from ltpl.rounds.plan import Plan
 from ltpl.rounds.progress import Display
@@ -37,20 +39,28 @@ def run_rounds(experiment: Experiment, plan: Plan, seeds: list[int]) -> RunTree:
     Raises:
         ValueError: If the folder holds something else, or a run with other options.
     """
-    if (experiment.config.get("trainer") or {}).get("fast_dev_run"):  # touches no file of yours
+    if is_dry(experiment):  # touches no file of yours
         with tempfile.TemporaryDirectory(prefix="ltpl-") as folder:
             return _run_rounds(experiment, replace(plan, run=folder, report=False), seeds)
     return _run_rounds(experiment, plan, seeds)
 
 
+def is_dry(experiment: Experiment) -> bool:
+    """Whether every fit is to try one batch and leave nothing behind."""
+    return bool((experiment.config.get("trainer") or {}).get("fast_dev_run"))
+
+
 def _run_rounds(experiment: Experiment, plan: Plan, seeds: list[int]) -> RunTree:
     tree, depth = RunTree(plan.run), plan.depth(experiment.amounts)
+    with lightning_whispers():
+        check(experiment.build(plan.seeds_of(seeds[0]).init, tree.path, [], []), plan, depth)
     options = {name: value for name, value in vars(plan).items() if name != "run"}
     if leads():
         tree.begin({**experiment.config, **options}, levels=depth, seeds=seeds)
     rounds = [(seed, level) for seed in seeds for level in range(depth + 1)]
     draw = _Next(experiment, plan, tree).draw
-    Loop(experiment, plan, tree, rounds, draw).run(tree.path.name, tree)
+    dry = is_dry(experiment)
+    Loop(experiment, plan, tree, rounds, draw, dry=dry).run(tree.path.name, tree)
     return tree
 
 
@@ -65,6 +75,7 @@ class Loop:
         rounds: Seed and level of each round.
         draw: Returns the ticket of a round that has none yet.
         branch: Name of the branch; None for the main line.
+        dry: Whether nothing of this will stay.
     """
 
     experiment: Experiment
@@ -73,6 +84,7 @@ class Loop:
     rounds: list[tuple[int, int]]
     draw: Callable[[Parts, int, int], Ticket]
     branch: str | None = None
+    dry: bool = False
 
     def run(self, title: str, whole: RunTree) -> None:
         """Run what is not finished; show what came out.
@@ -94,9 +106,10 @@ class Loop:
                 self._summarise()
         self._summarise()
         if leads():
-            page = [report(whole.path)] if self.plan.report else []
-            table = rows(read_runs([whole.path]))
-            display.line(as_text(table, [self.tree.path / "summary.csv", *page]))
+            files = [self.tree.path / "summary.csv"]
+            if self.plan.report:
+                files.append(report(whole.path))
+            display.line(as_text(rows(read_runs([whole.path])), [] if self.dry else files))
 
     def _summarise(self) -> None:
         """Write `summary.csv` and `summary/` over what is finished."""
@@ -145,16 +158,20 @@ class _Next:
 
 def fresh(experiment: Experiment, folder: Path, seed: int) -> Snapshot:
     """Return a network with other initial weights."""
-    return Snapshot.take("0ep", experiment.build(seed, folder, [], []).module)
+    module = experiment.build(seed, folder, [], []).module
+    prepare(module)
+    return Snapshot.take("0ep", module)
 
 
 @contextmanager
 def _told_what_next(display: Display) -> Iterator[None]:
+    """Say how to go on after Ctrl-C or SIGTERM, and exit as shells expect it."""
     try:
         yield
-    except (KeyboardInterrupt, SystemExit):
-        display.line("Interrupted: the same command goes on from the last checkpoint.")
-        raise
+    except (KeyboardInterrupt, SystemExit) as stopped:
+        display.error("Interrupted: the same command goes on from the last checkpoint.")
+        by_hand = isinstance(stopped.__context__ or stopped, KeyboardInterrupt)
+        sys.exit(128 + (signal.SIGINT if by_hand else signal.SIGTERM))
 
 
 @contextmanager

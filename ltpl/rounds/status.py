@@ -21,7 +21,8 @@ def status(folder: str | Path) -> str:
     run = RunTree.existing(folder)
     record = run.read()
     levels = range(int(record["levels"]) + 1)
-    lines = [f"{run.path}: {len(record['seeds'])} seeds, {record['levels']} levels"]
+    seeds, levels_ = len(record["seeds"]), int(record["levels"])
+    lines = [f"{run.path}: {_count(seeds, 'seed')}, {_count(levels_, 'level')}"]
     lines += _lines(run, record["seeds"], list(levels))
     for path in branches(run.path):
         branch = run.branch(path.name)
@@ -55,6 +56,10 @@ def _state(path: Path | None) -> str:
     if (path / "checkpoints" / "last.ckpt").is_file():
         return "interrupted, goes on from its checkpoint"
     return "ticket drawn" if (path / MASK).is_file() else "left"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
 def _ranges(numbers: list[int]) -> str:

@@ -101,8 +101,10 @@ class RunTree:
         if self.record.is_file():
             old = self.read()
             if differ := changed(old["config"], config):
-                self._must_be_empty(differ)
+                self._must_not_depend(differ)
             more = {k: _grown(old.get(k), v) for k, v in more.items()}
+        elif self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"{self.path} is a file; give the folder of a run.")
         elif self.path.is_dir() and any(p for p in self.path.iterdir() if p.name[0] != "."):
             raise ValueError(
                 f"{self.path} is not empty and not a run: it has no {self.record.name}. Give a new "
@@ -116,12 +118,19 @@ class RunTree:
             "versions": versions(),
             "config": config,
         }
-        with whole_file(self.record) as beside:
-            beside.write_text(json.dumps(content, indent=1, default=str))
+        try:
+            with whole_file(self.record) as beside:
+                beside.write_text(json.dumps(content, indent=1, default=str))
+        except OSError as error:
+            raise ValueError(f"{self.path} cannot be written: {error.strerror}.") from None
 
-    def _must_be_empty(self, differ: list[str]) -> None:
-        """Let options change as long as nothing was trained; what was prepared goes."""
-        rounds = [path for _, _, path in seeds_and_rounds(self.path)]
+    def _must_not_depend(self, differ: list[str]) -> None:
+        """Let options change that nothing trained depends on; what was prepared with them goes.
+
+        The dense network does not depend on how it will be pruned.
+        """
+        pruning = all(name.startswith("prune.") for name in differ)
+        rounds = [p for _, level, p in seeds_and_rounds(self.path) if level or not pruning]
         if any((r / FILE).is_file() or any(r.glob("checkpoints/last.ckpt")) for r in rounds):
             raise ValueError(
                 f"{self.path} was made with other options, and what was trained depends on them: "

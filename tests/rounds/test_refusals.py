@@ -45,7 +45,7 @@ def test_there_has_to_be_a_run_where_one_is_expected(tmp_path: Path, folder: str
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return find(tmp_path_factory.mktemp("finished") / "run", levels=0, trainer=ONE).path
+    return find(tmp_path_factory.mktemp("finished") / "run", levels=1, trainer=ONE).path
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_changed_option_is_named(finished: Path, options: dict[str, Any], named: str) -> None:
     before = bits(finished), (finished / "run.json").read_text()
     with pytest.raises(ValueError, match=named) as refused:
-        find(finished, **{"levels": 0, "trainer": ONE, **options})
+        find(finished, **{"levels": 1, "trainer": ONE, **options})
     assert "Give the old values, or another folder" in str(refused.value)
     assert (bits(finished), (finished / "run.json").read_text()) == before
 
@@ -75,8 +75,8 @@ def test_a_changed_option_is_named(finished: Path, options: dict[str, Any], name
 def test_a_default_that_is_written_out_is_no_change(finished: Path) -> None:
     watch: list[str] = []
     options = {"prune": PruneAtEpoch(amount=[0.5]), "rewind": RewindToEpoch(epoch=0)}
-    run = find(finished, levels=0, trainer=ONE, **options)
-    assert len(run.results) == 1
+    run = find(finished, levels=1, trainer=ONE, **options)
+    assert len(run.results) == 2
     assert not watch
 
 
@@ -233,8 +233,40 @@ class Nameless(Small):
         self.log("quality", self.net(batch[0]).mean())
 
 
-def test_a_validation_without_a_loss_asks_for_one(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="set monitor to one of quality"):
-        find(tmp_path / "run", None, Nameless, trainer=ONE)
+def test_how_to_prune_may_change_while_only_the_dense_network_is_trained(tmp_path: Path) -> None:
+    dense = find(tmp_path / "run", levels=0, trainer=ONE)
+    before = dense.results
+    again = find(tmp_path / "run", levels=1, trainer=ONE, prune={"amount": 0.3})
+    assert again.results[:1] == before
+    assert again.results[1].density == pytest.approx(0.7, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"prune": {"rates": {"outptu": 0.5}}},
+        {"prune": {"amount": 0.5, "of": "all"}, "levels": 2},
+        {"densities": [0.5, 0.5]},
+        {"rewind": {"epoch": 5}},
+    ],
+)
+def test_what_would_fail_later_is_refused_before_anything_is_written(
+    tmp_path: Path, options: dict[str, Any]
+) -> None:
+    with pytest.raises(ValueError, match=r"outptu|would prune nothing|training ends after"):
+        find(tmp_path / "run", **{"levels": None, "trainer": ONE, **options})
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_function_that_was_rewritten_is_another(tmp_path: Path) -> None:
+    find(tmp_path / "run", None, lambda: Small(lr=0.1), levels=0, trainer=ONE)
+    with pytest.raises(ValueError, match="model"):
+        find(tmp_path / "run", None, lambda: Small(lr=0.2), levels=0, trainer=ONE)
+
+
+def test_a_validation_without_a_loss_has_no_early_stop(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="set monitor to one of quality"):
+        run = find(tmp_path / "run", None, Nameless, trainer=ONE)
+    assert run.results[0].early_stop_step is None
     run = find(tmp_path / "other", None, Nameless, trainer=ONE, monitor="quality")
     assert run.results[0].early_stop_step == 4
