@@ -69,7 +69,9 @@ def explained(message: str, parser: Any) -> str:
     if "does not correspond to a subclass of LightningModule" in message:
         message += "\nFor a module of lightning.pytorch, write LotteryCLI(MyModule, MyData)"
     line = " ".join(_telling(message).split())
-    return re.sub(r"(?<=[ ,])(?:rounds|branch|status|report|fit)\.(?=\w)", "--", line)
+    if "arguments are required" in line:  # jsonargparse names them as in a config
+        line = re.sub(r"(?<=[ ,])[a-z]+\.(?=\w)", "--", line)
+    return line
 
 
 def _told(pattern: str, match: re.Match[str], message: str) -> str:

@@ -45,6 +45,7 @@ KINDS = {
     "ticket_transfer": "masks and starting weights on other data, with a new head",
 }
 """What a branch can be."""
+KNOBS = {"random_mask": ("counts",), "mask_transfer": ("head",), "ticket_transfer": ("head",)}
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,8 @@ def _run_branch(
     shown = ("save_every_n_steps", "report", "quiet")
     plan = replace(plan, **{name: getattr(branch, name) for name in shown})
     rounds = _finished(main, branch)
-    own = {k: v for k, v in vars(branch).items() if k not in ("levels", "seeds", *shown)}
+    used = ["kind", "draw", *KNOBS.get(branch.kind or "", ())]
+    own = {name: getattr(branch, name) for name in used}
     if leads():
         tree.begin(
             {**experiment.config, "branch": own},

@@ -109,7 +109,7 @@ def test_kinds_that_keep_the_masks_keep_them(run: Run, kind: str) -> None:
 
 
 def test_random_masks_keep_the_counts_of_each_layer_elsewhere(run: Run) -> None:
-    tree, _ = branched(run, "random_mask")
+    tree, _ = branched(run, "random_mask", counts="layer")
     mask, ours = ticket(tree).mask, run.mask(LEVEL)
     assert counts(mask) == counts(ours)
     assert all((mask[name] != ours[name]).any() for name in ours)
