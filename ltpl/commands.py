@@ -1,0 +1,257 @@
+"""What `LotteryCLI` adds to `LightningCLI`: slots for callbacks, and the commands of rounds."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from argparse import SUPPRESS
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+import ltpl
+import ltpl.callbacks
+from ltpl.mistakes import explained, is_input
+from ltpl.report import report
+from ltpl.rounds.branches import Branch, run_branch
+from ltpl.rounds.configured import Configured
+from ltpl.rounds.plan import Plan, numbers
+from ltpl.rounds.run import run_rounds
+from ltpl.rounds.status import status
+from ltpl.rounds.tree import RunTree
+
+if TYPE_CHECKING:
+    from pytorch_lightning.cli import ArgsType, LightningArgumentParser
+    from pytorch_lightning.cli import LightningArgumentParser as ParserOfEither
+    from pytorch_lightning.cli import LightningCLI as CommandsOfEither
+else:
+    ParserOfEither = CommandsOfEither = object
+
+SLOTS = {
+    "prune": "What prunes, such as PruneAtEpoch.",
+    "rewind": "Where to go back to after a pruning, such as RewindToEpoch.",
+    "slim": "A penalty that thins channels out.",
+    "early_bird": "What stops when the ticket no longer changes.",
+    "distill": "A teacher.",
+    "trajectory": "What is logged about sparsity, such as Trajectory.",
+}
+OWN = {
+    "rounds": "Find tickets: train, prune, rewind, repeat; the same command again goes on.",
+    "branch": "Run controls and variants over finished rounds of a run.",
+    "status": "Show what is done and what is left.",
+    "report": "Write one page with figures and tables.",
+}
+DEFAULTS = {
+    "prune": {"class_path": "ltpl.callbacks.PruneAtEpoch"},
+    "rewind": {"class_path": "ltpl.callbacks.RewindToEpoch"},
+}
+
+
+class _OneLine(ParserOfEither):
+    """A parser that answers a mistake with one line."""
+
+    command: str
+
+    def error(self, message: str, ex: Exception | None = None) -> Any:
+        """Print what is wrong and what was probably meant; exit with code 2."""
+        parser = getattr(ex, "subcommand_parser", None) or self
+        prog = parser.prog.replace(" [options]", "")
+        if self.command and self.command not in prog.split():
+            prog = f"{prog} {self.command}"
+        print(f"{prog}: error: {explained(message, parser)}", file=sys.stderr)
+        self.exit(2)
+
+
+class LotteryCommands(CommandsOfEither):
+    """What `LotteryCLI` adds to the `LightningCLI` of either package.
+
+    To subclass it for modules of `lightning.pytorch`:
+
+        class MyCLI(LotteryCommands, lightning.pytorch.cli.LightningCLI):
+            package = "lightning.pytorch"
+    """
+
+    package: str
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        given = kwargs.get("args")
+        self._given = sys.argv[1:] if given is None else given
+        self._experiment: Configured | None = None
+        parser = importlib.import_module(f"{self.package}.cli").LightningArgumentParser
+        named = [x for x in self._given if x in self.subcommands()][:1]
+        command = {"command": "".join(named)}
+        kwargs.setdefault("parser_class", type("Parser", (_OneLine, parser), command))
+        kwargs.setdefault("save_config_kwargs", {"overwrite": True})
+        kwargs["parser_kwargs"] = {
+            "default_env": True,
+            "env_prefix": "LTPL",
+            **kwargs.get("parser_kwargs", {}),
+        }
+        try:
+            super().__init__(*args, **kwargs)
+        except Exception as error:
+            if not is_input(error):
+                raise
+            line = explained(str(error), self.parser)
+            program = " ".join([Path(sys.argv[0]).name, *named])
+            print(f"{program}: error: {line}", file=sys.stderr)
+            sys.exit(2)
+
+    @classmethod
+    def subcommands(cls) -> dict[str, set[str]]:
+        """Return the commands, each with the arguments that the parser does not ask for."""
+        return {**{name: set() for name in OWN}, **super().subcommands()}
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """Add `--version` to what Lightning's command line knows."""
+        kwargs.setdefault("dump_header", [f"ltpl=={ltpl.__version__}"])
+        parser: LightningArgumentParser = super().init_parser(**kwargs)
+        parser.add_argument("--version", action="version", version=f"ltpl {ltpl.__version__}")
+        return parser
+
+    def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
+        """Add the commands; those that are not asked for go without their many options."""
+        self._subcommand_parsers: dict[str, LightningArgumentParser] = {}
+        added = parser.add_subcommands()
+        named = [name for name in self.subcommands() if name in self._given]
+        trainer: Any = self.trainer_class
+        trainer = trainer if isinstance(trainer, type) else get_type_hints(trainer)["return"]
+        asked = named or ({"-c", "--config"} & set(self._given) and list(self.subcommands()))
+        for name in self.subcommands():
+            description = OWN.get(name) or getattr(trainer, name).__doc__.split("\n")[0]
+            options = {"description": description, **kwargs.get(name, {})}
+            if name in asked:
+                sub = self._prepare_subcommand_parser(trainer, name, **options)
+            else:
+                sub = self.parser_class(**options)
+            self._subcommand_parsers[name] = sub
+            added.add_subcommand(name, sub, help=description)
+
+    def _prepare_subcommand_parser(
+        self, klass: type, subcommand: str, **kwargs: Any
+    ) -> LightningArgumentParser:
+        if subcommand not in OWN:
+            parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+            for name in vars(Plan(run="")):  # one config serves `fit` and `rounds`
+                parser.add_argument(f"--{name}", type=Any, default=SUPPRESS, help=SUPPRESS)
+            return parser
+        self._subcommand_method_arguments[subcommand] = []
+        parser = self.init_parser(**kwargs)
+        if subcommand == "rounds":
+            parser.add_class_arguments(Plan)
+        elif subcommand == "branch":
+            parser.add_argument("run", help="Folder of the run.")
+            parser.add_class_arguments(Branch)
+        else:
+            parser.add_argument("runs", nargs="+", help="Folders of runs.")
+            if subcommand == "report":
+                parser.add_argument("--out", type=str | None, help="Folder of the page.")
+                parser.add_argument("--rounds", type=str | None, help="Rounds with curves: 0,3,7.")
+            return parser
+        self._add_arguments(parser)
+        parser.set_defaults(DEFAULTS)
+        return parser
+
+    def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the slots, before what Lightning adds."""
+        callback = importlib.import_module(self.package).Callback
+        group = parser.add_argument_group("Slots for callbacks: `null` switches one off")
+        for slot, text in SLOTS.items():
+            group.add_argument(f"--{slot}", type=callback | None, default=None, help=text)
+        super().add_core_arguments_to_parser(parser)
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse; a branch begins with the options of its run."""
+        if not isinstance(self._given, list):
+            return super().parse_arguments(parser, args)
+        if (command := self._given[:1]) == ["branch"]:
+            given = self._with_options_of_the_run(self._given)
+        else:
+            given = _with_classes(self._given)
+        if command and command[0] not in OWN:
+            _must_not_plan(given)
+        try:
+            self.config = parser.parse_args(given)
+        except (UnicodeDecodeError, AttributeError, KeyError) as error:
+            parser.error(f"The options cannot be read: {error}")
+
+    def _with_options_of_the_run(self, given: list[str]) -> list[str]:
+        folders = [x for x in given[1:] if (Path(x) / "run.json").is_file()] or given[1:2]
+        if not folders or folders[0].startswith("-"):
+            return given
+        config = RunTree.existing(folders[0]).read()["config"]
+        of_plan = vars(Plan(run="")).keys()
+        options = {name: value for name, value in config.items() if name not in of_plan}
+        return ["branch", "--config", json.dumps(options), *given[1:]]
+
+    def _set_seed(self) -> None:
+        if self.subcommand not in OWN:
+            super()._set_seed()
+
+    def instantiate_classes(self) -> None:
+        """Build model, data and Trainer; for rounds, when a round begins."""
+        if self.subcommand not in OWN or self._experiment is not None:
+            super().instantiate_classes()
+
+    def instantiate_trainer(self, **kwargs: Any) -> Any:
+        """Build the Trainer, with what is in the slots."""
+        filled = {slot: self._get(self.config_init, slot) for slot in SLOTS}
+        options = {**self._get(self.config_init, "trainer", default={}), **kwargs}
+        keys = self._parser(self.subcommand).callback_keys
+        extra = [self._get(self.config_init, key) for key in keys]
+        if self._experiment is not None:
+            return self._experiment.trainer(options, filled, extra)
+        used = [callback for callback in filled.values() if callback is not None]
+        return self._instantiate_trainer(options, [*used, *extra])
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        if subcommand not in OWN:
+            super()._run_subcommand(subcommand)
+            return
+        getattr(self, f"before_{subcommand}", lambda: None)()
+        getattr(self, f"_{subcommand}")(self.config[subcommand])
+        getattr(self, f"after_{subcommand}", lambda: None)()
+
+    def _rounds(self, options: Any) -> None:
+        plan = Plan(**{name: options[name] for name in vars(Plan(run=""))})
+        run_rounds(self._configured(), plan, plan.replicates(options.get("seed_everything")))
+
+    def _branch(self, options: Any) -> None:
+        branch = Branch(**{name: options[name] for name in vars(Branch(name="x"))})
+        run_branch(self._configured(), branch, options["run"])
+
+    def _status(self, options: Any) -> None:
+        for run in options["runs"]:
+            print(status(run))
+
+    def _report(self, options: Any) -> None:
+        runs, out = options["runs"], options["out"]
+        if len(runs) > 1 and out is None:
+            raise ValueError(f"{len(runs)} runs side by side need a folder of their own: --out.")
+        print(report(runs, out, numbers(options["rounds"], "rounds") or None))
+
+    def _configured(self) -> Configured:
+        """Return what builds rounds from this command line."""
+        self.save_config_callback: Any = None  # a round's folder gets its config from us
+        self._dump_config()
+        not_built = {*vars(Plan(run="")), *vars(Branch(name="x")), "config", "run"}
+        config = {k: v for k, v in self.config_dump.items() if k not in not_built}
+        self._experiment = Configured(self, self.package, config, [*SLOTS][2:])
+        return self._experiment
+
+
+def _must_not_plan(given: list[str]) -> None:
+    """Options of `rounds` may stand in a config that `fit` shares, not on its command line."""
+    for name in vars(Plan(run="")):
+        if any(x.partition("=")[0] == f"--{name}" for x in given):
+            raise ValueError(f"--{name} is an option of `rounds`, not of `{given[0]}`.")
+
+
+def _with_classes(given: list[str]) -> list[str]:
+    """Let `--prune.help` show the options of the class that is usually in the slot."""
+    for slot, kind in DEFAULTS.items():
+        if (asked := f"--{slot}.help") in given:
+            after = given.index(asked) + 1
+            if given[after:][:1] == [] or given[after].startswith("-"):
+                return [*given[:after], kind["class_path"], *given[after:]]
+    return given
