@@ -38,13 +38,7 @@ def check(parts: Parts, plan: Plan, depth: int) -> None:
         ValueError: If a level cannot be pruned, would prune nothing, or the rewinding point is
             beyond the end of training.
     """
-    step, ends = parts.rewinder.step, parts.trainer.max_epochs
-    limited = ends not in (None, -1) and not parts.trainer.fast_dev_run
-    if step.epoch is not None and limited and step.epoch >= ends:
-        raise ValueError(
-            f"rewind goes back to {step}, but training ends after {ends} epochs: rewind to an "
-            "earlier moment or train longer."
-        )
+    _must_end_later(parts)
     prepare(parts.module)
     by_size = copy.copy(parts.pruner)
     by_size.criterion = find_criterion("magnitude")  # counts do not depend on the criterion
@@ -62,6 +56,18 @@ def check(parts: Parts, plan: Plan, depth: int) -> None:
                     "weights are left. Ask for fewer levels or larger amounts."
                 )
             mask = after
+
+
+def _must_end_later(parts: Parts) -> None:
+    step, trainer = parts.rewinder.step, parts.trainer
+    goes, limit, unit = step.epoch, trainer.max_epochs, "epochs"
+    if step.epoch is None:
+        goes, limit, unit = step.iteration, trainer.max_steps, "steps"
+    if limit not in (None, -1) and not trainer.fast_dev_run and goes >= limit:
+        raise ValueError(
+            f"rewind goes back to {step}, but training ends after {limit} {unit}: rewind to an "
+            "earlier moment or train longer."
+        )
 
 
 def prepare(module: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,7 @@ class Round:
             self._epochs.skip = ticket.start.position["batches"]
         return ticket
 
-    def train(self) -> Snapshot:
+    def train(self) -> None:
         """Validate the ticket, train it, and write the trained network."""
         trainer, module, data = self.parts.trainer, self.parts.module, self.parts.data
         if self.checkpoint is None and validates(module, data):
@@ -106,21 +107,14 @@ class Round:
             accuracy(start, self.plan.accuracy)
         trainer.fit(module, datamodule=data, ckpt_path=self.checkpoint and self.checkpoint[0])
         self._must_have_snapshot()
-        final = Snapshot.take(
-            "end",
-            module,
-            trainer.optimizers,
-            [config.scheduler for config in trainer.lr_scheduler_configs],
-        )
+        final = Snapshot.take("end", module, trainer.optimizers)
         optimizers = without_slots(final.optimizers)
         for state, rates in zip(optimizers, self._start.last_rates, strict=False):
             for group, rate in zip(state["param_groups"], rates, strict=True):
                 group["lr"] = rate
-        final = Snapshot("end", final.weights, final.buffers, optimizers)
         if leads():
-            final.save(self.folder / FINAL)
+            replace(final, optimizers=optimizers).save(self.folder / FINAL)
         wait_for_all()
-        return final
 
     def _must_have_snapshot(self) -> None:
         if leads() and not (self.folder / START).is_file():
