@@ -47,6 +47,9 @@ DEFAULTS = {
 }
 
 
+SWITCHES = ("--quiet", "--one_shot")
+
+
 class _OneLine(ParserOfEither):
     """A parser that answers a mistake with one line."""
 
@@ -168,6 +171,7 @@ class LotteryCommands(CommandsOfEither):
             given = self._with_options_of_the_run(self._given)
         else:
             given = _with_classes(self._given)
+        given = _with_values(given)
         if command and command[0] not in OWN:
             _must_not_plan(given)
         try:
@@ -245,6 +249,14 @@ def _must_not_plan(given: list[str]) -> None:
     for name in vars(Plan(run="")):
         if any(x.partition("=")[0] == f"--{name}" for x in given):
             raise ValueError(f"--{name} is an option of `rounds`, not of `{given[0]}`.")
+
+
+def _with_values(given: list[str]) -> list[str]:
+    """Let switches stand alone: `--quiet` for `--quiet true`."""
+    alone = [after[:1] in ("", "-") for after in [*given[1:], ""]]
+    return [
+        f"{x}=true" if x in SWITCHES and last else x for x, last in zip(given, alone, strict=True)
+    ]
 
 
 def _with_classes(given: list[str]) -> list[str]:
