@@ -200,7 +200,7 @@ class LotteryCommands(CommandsOfEither):
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         """Build the Trainer, with what is in the slots."""
         filled = {slot: self._get(self.config_init, slot) for slot in SLOTS}
-        options = {**self._get(self.config_init, "trainer", default={}), **kwargs}
+        options = {**(self._get(self.config_init, "trainer") or {}), **kwargs}
         keys = self._parser(self.subcommand).callback_keys
         extra = [self._get(self.config_init, key) for key in keys]
         if self._experiment is not None:

@@ -60,7 +60,7 @@ class Configured:
         theirs += copy.deepcopy(_listed(self.cli.trainer_defaults.get("callbacks")))
         kept = [x for x in _listed(given.get("logger")) if _is_foreign(x)]
         options = {
-            **(given or {}),
+            **given,
             **ALWAYS,
             "callbacks": [*callbacks[:1], self._slots[0], *callbacks[1:], *theirs],
             "logger": loggers + kept,
