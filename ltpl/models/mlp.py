@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from ltpl.models.initialise import initialise_, initialiser
+from ltpl.models.initialise import initialiser
+from ltpl.models.network import Network
 
 
-class MLP(nn.Module):
+class MLP(Network):
     """Linear layers with ReLU between them.
 
     Args:
@@ -27,8 +28,6 @@ class MLP(nn.Module):
         >>> MLP(inputs=64, hidden=[32], outputs=10)(torch.zeros(5, 1, 8, 8)).shape
         torch.Size([5, 10])
     """
-
-    output_layer = "output"
 
     def __init__(
         self,
@@ -48,10 +47,6 @@ class MLP(nn.Module):
         self.output = nn.Linear(widths[-1], outputs)
         if not drawn_already:
             self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draw all weights anew."""
-        initialise_(self, self.init)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits."""

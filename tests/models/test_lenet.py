@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.nn.functional import linear, max_pool2d, relu
 
-from ltpl.models import MLP, LeNet300
+from ltpl.models import MLP, LeNet5, LeNet300
 from ltpl.models.initialise import INITIALISERS, initialise_
 
 EXPECTED_STD = {
@@ -101,3 +102,37 @@ def test_an_unknown_initialiser_is_named_with_the_nearest(name: str, hint: str) 
         LeNet300(init=name)
     known = "default, glorot_normal, kaiming_normal, orthogonal"
     assert str(raised.value) == f"init={name!r}: {known} are known.{hint}"
+
+
+# 431K in Han et al. (2015), table 1; 60,000 in LeCun et al. (1998), section II.B, whose second
+# convolution leaves connections out
+@pytest.mark.parametrize(("variant", "number"), [("caffe", 431_080), ("lecun", 61_706)])
+def test_lenet5_has_the_parameters_of_the_papers(variant: str, number: int) -> None:
+    assert sum(p.numel() for p in LeNet5(variant).parameters()) == number
+
+
+@pytest.mark.parametrize("variant", ["caffe", "lecun"])
+def test_lenet5_rectifies_convolutions_only_in_the_variant_of_lecun(variant: str) -> None:
+    network = LeNet5(variant)
+    x = torch.randn(3, 1, 28, 28)
+    first, second = (m for m in network.modules() if isinstance(m, nn.Conv2d))
+    between = relu if variant == "lecun" else nn.Identity()
+    expected = max_pool2d(between(first(x)), 2)
+    expected = max_pool2d(between(second(expected)), 2).flatten(1)
+    *hidden, output = linears(network)
+    for layer in hidden:
+        expected = relu(linear(expected, layer.weight, layer.bias))
+    torch.testing.assert_close(network(x), output(expected))
+
+
+def test_lenet5_starts_with_gaussian_glorot_weights() -> None:
+    network = LeNet5()
+    assert network.init == "glorot_normal"
+    assert_drawn_as(network, "glorot_normal")
+
+
+def test_lenet5_tells_an_unknown_variant() -> None:
+    with pytest.raises(ValueError, match="are known") as raised:
+        LeNet5("cafe")
+    message = "variant='cafe': caffe, lecun are known. Did you mean 'caffe'?"
+    assert str(raised.value) == message
