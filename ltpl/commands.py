@@ -15,6 +15,7 @@ from ltpl.mistakes import explained, is_input
 from ltpl.report import report
 from ltpl.rounds.branches import Branch, run_branch
 from ltpl.rounds.configured import Configured
+from ltpl.rounds.pace import brisk
 from ltpl.rounds.plan import Plan, numbers
 from ltpl.rounds.run import run_rounds
 from ltpl.rounds.status import status
@@ -96,7 +97,7 @@ class LotteryCommands(CommandsOfEither):
             if not is_input(error):
                 raise
             line = explained(str(error), self.parser)
-            program = " ".join([Path(sys.argv[0]).name, *named])
+            program = " ".join([self.parser.prog, *named])
             print(f"{program}: error: {line}", file=sys.stderr)
             sys.exit(2)
 
@@ -207,6 +208,11 @@ class LotteryCommands(CommandsOfEither):
             return self._experiment.trainer(options, filled, extra)
         used = [callback for callback in filled.values() if callback is not None]
         return self._instantiate_trainer(options, [*used, *extra])
+
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Any]) -> Any:
+        if "profiler" in config:  # a Trainer of the user's own making may not know it
+            config = brisk(self.package, config)
+        return super()._instantiate_trainer(config, callbacks)
 
     def _run_subcommand(self, subcommand: str) -> None:
         if subcommand not in OWN:

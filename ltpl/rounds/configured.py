@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ltpl.rounds.experiment import ALWAYS, Parts, slots
+from ltpl.rounds.pace import brisk
 from ltpl.rounds.seeds import seed_all
 
 OURS = ("TensorBoardLogger", "CSVLogger")  # a round has its own
@@ -66,6 +67,8 @@ class Configured:
             "logger": loggers + kept,
             "default_root_dir": str(folder),
         }
+        if "profiler" in given:
+            options = brisk(self.package, options)
         try:
             return self.cli.trainer_class(**options)
         except (ValueError, TypeError) as error:

@@ -16,6 +16,7 @@ from ltpl.callbacks.pruning import PruneAtEpoch
 from ltpl.callbacks.rewinding import RewindToEpoch
 from ltpl.masks.mask import Mask
 from ltpl.rounds.experiment import ALWAYS, Parts, slots
+from ltpl.rounds.pace import brisk
 from ltpl.rounds.plan import Plan
 from ltpl.rounds.run import run_rounds
 from ltpl.rounds.seeds import seed_all
@@ -150,7 +151,7 @@ class InPython:
             "logger": list(loggers),
             "default_root_dir": folder,
         }
-        trainer = importlib.import_module(self.package).Trainer(**options)
+        trainer = importlib.import_module(self.package).Trainer(**brisk(self.package, options))
         return Parts(module, data, trainer, prune, rewind)
 
 

@@ -145,6 +145,8 @@ class _Seeded(DataLoader[Any]):
         seeds, trainer = self.seeded
         epoch = trainer.fit_loop.epoch_progress.current.processed
         self._seed_order(mixed("order", seeds.order, epoch), seeds.order)
+        if hasattr(self, "augmentation_seed"):  # loaders that augment by a seed of their own
+            self.augmentation_seed = seeds.augmentation
         self._iterator = None  # workers that persist would go on with the epoch before
         before = random_states()
         seed_all(mixed("workers", seeds.augmentation, epoch, trainer.global_rank))

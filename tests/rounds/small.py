@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
+from ltpl.data.augment import Augmentation
+from ltpl.data.resident import BatchLoader, Look, Resident
 from ltpl.rounds.find import Run, find_tickets
 from ltpl.tickets.files import stored_digest
 
@@ -90,6 +92,23 @@ class Data(pl.LightningDataModule):
 
     def test_dataloader(self) -> DataLoader:
         return DataLoader(part(2), 12)
+
+
+class InMemory(Data):
+    """Batches that know their place in an epoch by themselves, and augment by seed and epoch."""
+
+    workers = 0
+
+    def train_dataloader(self) -> DataLoader:
+        x, y, _ = part(0).tensors
+        data, look = Resident(x.view(-1, 1, 2, 3), y), Look(augmentation=Augmentation(1, True))
+        return BatchLoader(data, SIZE, shuffle=True, look=look, augment=True, workers=self.workers)
+
+
+class OfImages(Small):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net.insert(0, torch.nn.Flatten())
 
 
 class Interrupted(RuntimeError):

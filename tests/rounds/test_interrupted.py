@@ -19,7 +19,9 @@ from small import (
     SIZE,
     Augmented,
     Data,
+    InMemory,
     Interrupted,
+    OfImages,
     Small,
     Watch,
     bits,
@@ -59,6 +61,10 @@ class Weighted(Data):
         return DataLoader(
             Augmented(part(0)), SIZE, sampler=WeightedRandomSampler(weights, len(weights))
         )
+
+
+class ReadAhead(InMemory):
+    workers = 2
 
 
 class TwoWorkers(Data):
@@ -149,6 +155,8 @@ CASES = {
     "late_steps": Case([(DENSE, 2, 1), (PRUNED, 2, 1)], options={**LATE, "save_every_n_steps": 1}),
     "generator": Case(MIDDLE, make_data=OwnGenerator, options=EVERY_3),
     "sampler": Case(MIDDLE, make_data=OwnSampler, options=EVERY_3),
+    "in_memory": Case(MIDDLE, make_model=OfImages, make_data=InMemory, options=EVERY_3),
+    "in_memory_late": Case(MIDDLE, make_model=OfImages, make_data=InMemory, options=LATE),
     "weighted": Case(MIDDLE, make_data=Weighted, options=EVERY_3),
     "manual": Case(MIDDLE, make_model=Manual, options={**LATE, "save_every_n_steps": 2}),
     "manual_late": Case(
@@ -244,12 +252,20 @@ def test_interrupted_rounds_end_with_the_same_bits(tmp_path: Path, name: str) ->
     [
         TwoWorkers,
         Lasting,
+        ReadAhead,
     ],
 )
 def test_interrupted_rounds_with_workers_end_with_the_same_bits(
     tmp_path: Path, make_data: Any
 ) -> None:
-    case = Case([(PRUNED, 1, 2)], make_data=make_data, trainer={"max_epochs": 2}, options=EVERY_3)
+    make_model = OfImages if make_data is ReadAhead else Small
+    case = Case(
+        [(PRUNED, 1, 2)],
+        make_model=make_model,
+        make_data=make_data,
+        trainer={"max_epochs": 2},
+        options=EVERY_3,
+    )
     whole = once(case, tmp_path / "whole", Watch())
     run = resumed(case, tmp_path / "resumed", Watch())
     assert bits(run.path) == bits(whole.path)

@@ -9,7 +9,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small import BATCHES, SIZE, Augmented, Data, Fit, Watch, bits, find, part, same
+from small import (
+    BATCHES,
+    SIZE,
+    Augmented,
+    Data,
+    Fit,
+    InMemory,
+    OfImages,
+    Watch,
+    bits,
+    find,
+    part,
+    same,
+)
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler
 from torch.utils.data.distributed import DistributedSampler
 
@@ -75,6 +88,18 @@ def test_the_seed_of_augmentation_changes_augmentation_alone(tmp_path: Path) -> 
     assert same(one.weights, other.weights)
     assert one.numbers == other.numbers
     assert not same_inputs(one, other)
+
+
+def test_loaders_that_augment_by_a_seed_get_that_of_augmentation(tmp_path: Path) -> None:
+    def inputs(name: str, **options: Any) -> list[torch.Tensor]:
+        watch = Watch()
+        given = {"levels": 0, "trainer": SHORT, "order_seed": 3, **options}
+        find(tmp_path / name, watch, OfImages, InMemory, **given)
+        return watch.of("seed_0/round_00").inputs
+
+    one, same_again, other = inputs("one"), inputs("again"), inputs("other", augmentation_seed=7)
+    assert all(torch.equal(a, b) for a, b in zip(one, same_again, strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
 def test_replicates_with_one_augmentation_and_order_see_the_same_inputs(tmp_path: Path) -> None:
