@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -25,29 +27,65 @@ def no_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["ltpl"])
 
 
-def data_of(config: Path) -> list[str]:
-    """Return the option that says where the data of a config lie; skip where they do not."""
-    if "data_dir" not in config.read_text():
+SMALL = ["--data.val_size=4", "--data.batch_size=4", "--data.eval_batch_size=4"]
+
+
+def data_of(config: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return options that name the data of a config; skip where they do not lie.
+
+    CIFAR-10 and images in folders are made up: a few random ones, in the files that are read.
+    """
+    kind = yaml.safe_load(config.read_text())["data"]["class_path"]
+    if kind in ("Digits", "KarateClub"):
         return []
-    root = Path(os.environ.get("LTPL_DATA", CONFIGS[0].parents[2] / "shared" / "data"))
-    if not root.is_dir():
-        pytest.skip(f"no data at {root}; set LTPL_DATA")
-    return [f"--data.data_dir={root}"]
+    if kind == "CIFAR10":
+        cifar = pytest.importorskip("torchvision.datasets.cifar")
+        monkeypatch.setattr(cifar, "check_integrity", lambda *_: True)
+        write_cifar10(folder / "cifar-10-batches-py")
+    elif kind == "ImageFolder":
+        write_images(folder)
+    else:
+        folder = Path(os.environ.get("LTPL_DATA", CONFIGS[0].parents[2] / "shared" / "data"))
+        if not folder.is_dir():
+            pytest.skip(f"no data at {folder}; set LTPL_DATA")
+        return [f"--data.data_dir={folder}"]
+    return [f"--data.data_dir={folder}", *SMALL]
 
 
+def write_cifar10(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    for name in (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"):
+        images = np.random.default_rng().integers(0, 256, (6, 3072), dtype=np.uint8)
+        (folder / name).write_bytes(pickle.dumps({"data": images, "labels": [0, 1, 2, 3, 4, 9]}))
+    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": [*"abcdefghij"]}))
+
+
+def write_images(folder: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    for part in ("train", "test"):
+        for name in "abc":
+            (folder / part / name).mkdir(parents=True)
+            for number in range(4):
+                pixels = np.random.default_rng().integers(0, 256, (40, 36, 3), dtype=np.uint8)
+                image.fromarray(pixels).save(folder / part / name / f"{number}.png")
+
+
+# said rightly of configs for dense training that are run as rounds
+@pytest.mark.filterwarnings("ignore:RewindToEpoch goes back to initialisation:UserWarning")
 @pytest.mark.parametrize("command", ["fit", "rounds"])
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
 def test_every_config_runs_and_a_dry_run_leaves_no_file(
     config: Path, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = data_of(config)
-    monkeypatch.chdir(tmp_path)
+    data = data_of(config, tmp_path / "data", monkeypatch)
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
     if command == "rounds":
         data += ["--levels=1", "--quiet=true"]
     else:
         data += ["--trainer.enable_progress_bar=false"]
     main([command, "--config", str(config), "--trainer.fast_dev_run=1", *data])
-    assert not list(tmp_path.rglob("*"))
+    assert not list((tmp_path / "work").rglob("*"))
 
 
 def test_the_printed_config_feeds_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,22 +6,24 @@ import functools
 
 import torch
 
-from ltpl.data.resident import LARGEST_SEED, Resident, ResidentDataModule, whole
+from ltpl.data.module import ImageData
+from ltpl.data.options import LARGEST_SEED, whole
+from ltpl.data.resident import Resident
 
 SAMPLES = 1797
 
 
 @functools.lru_cache(maxsize=1)
 def decoded() -> Resident:
-    """Return all digits, read once a process; pixels of 0 to 16 are divided by 16."""
+    """Return all digits, read once a process; pixels are 0 to 16."""
     from sklearn.datasets import load_digits  # 2 s that other commands need not wait for
 
     digits = load_digits()
     images = torch.from_numpy(digits.images).to(torch.uint8).unsqueeze(1)
-    return Resident(images, torch.from_numpy(digits.target), std=16.0)
+    return Resident(images, torch.from_numpy(digits.target))
 
 
-class Digits(ResidentDataModule):
+class Digits(ImageData):
     """Digits of 8x8 pixels, split into training, validation and test by a seed.
 
     Args:
@@ -40,7 +42,7 @@ class Digits(ResidentDataModule):
         seed: int = 0,
         eval_batch_size: int = 1000,
     ):
-        super().__init__(batch_size, eval_batch_size)
+        super().__init__(batch_size, eval_batch_size, std=16.0)
         self.val_size = whole("val_size", val_size, 1, SAMPLES - 2)
         self.test_size = whole("test_size", test_size, 1, SAMPLES - 1 - val_size)
         self.seed = whole("seed", seed, 0, LARGEST_SEED)

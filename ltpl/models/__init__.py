@@ -2,6 +2,7 @@
 
 from ltpl.models.conv import ConvNet
 from ltpl.models.densenet import DenseNet
+from ltpl.models.graph import GAT, GCN, GIN, GraphSAGE
 from ltpl.models.imagenet_resnet import ImageNetResNet
 from ltpl.models.lenet import LeNet5, LeNet300
 from ltpl.models.mlp import MLP
@@ -11,10 +12,14 @@ from ltpl.models.resnet import ResNet
 from ltpl.models.vgg import VGG
 
 __all__ = [
+    "GAT",
+    "GCN",
+    "GIN",
     "MLP",
     "VGG",
     "ConvNet",
     "DenseNet",
+    "GraphSAGE",
     "ImageNetResNet",
     "LeNet5",
     "LeNet300",

@@ -1,206 +1,289 @@
 from __future__ import annotations
 
+import multiprocessing
+import random
+from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
-import pytorch_lightning as pl
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
-from torch.utils.data import DataLoader
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
 
-from ltpl.data.resident import EpochBatches, Resident, ResidentLoader
+from ltpl.data.augment import Augmentation
+from ltpl.data.order import EpochBatches
+from ltpl.data.resident import BatchLoader, Look, Resident, read_ahead
+
+from .numbered import flat, numbered, numbers, one_line, pixels
+
+pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # 1 core
+AUGMENTED = Look(std=255.0, augmentation=Augmentation(crop=2, flip=True))
 
 
-def orders(samples: int, batch_size: int, **options: Any) -> list[list[int]]:
-    return [batch.tolist() for batch in EpochBatches(range(samples), batch_size, **options)]
+def loader(data: Any, samples: int = 5, seed: int = 0, **options: Any) -> BatchLoader:
+    found = BatchLoader(data, samples, **({"shuffle": True, "look": AUGMENTED} | options))
+    found.sampler.seed = seed
+    return found
 
 
-def flat(batches: list[list[int]]) -> list[int]:
-    return [index for batch in batches for index in batch]
-
-
-def pixels(samples: int) -> Resident:
-    images = torch.randint(0, 256, (samples, 1, 4, 4), dtype=torch.uint8)
-    return Resident(images, torch.arange(samples))
-
-
-def test_the_order_depends_on_seed_and_epoch_alone() -> None:
-    seen = set()
-    for seed in (0, 1, 2**32 - 1):
-        for epoch in (0, 1):
-            sampler = EpochBatches(range(50), 7, seed=seed)
-            sampler.set_epoch(epoch)
-            first = [batch.tolist() for batch in sampler]
-            torch.manual_seed(torch.seed() % 1000)
-            assert first == [batch.tolist() for batch in sampler]
-            seen.add(tuple(flat(first)))
-    assert len(seen) == 6
-
-
-def test_a_new_seed_attribute_gives_the_order_of_that_seed() -> None:
-    sampler = EpochBatches(range(50), 7, seed=3)
-    sampler.seed = 8
-    assert [batch.tolist() for batch in sampler] == orders(50, 7, seed=8)
-
-
-def test_without_a_seed_the_one_of_seed_everything_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)
-    assert orders(50, 7) == orders(50, 7, seed=0)
-    monkeypatch.setenv("PL_GLOBAL_SEED", "5")
-    assert orders(50, 7) == orders(50, 7, seed=5)
-
-
-def test_feeding_leaves_the_global_random_state_alone() -> None:
-    data = pixels(20)
-    before = torch.get_rng_state()
-    list(ResidentLoader(data, 6, shuffle=True))
-    assert torch.equal(before, torch.get_rng_state())
-
-
-@pytest.mark.parametrize(("samples", "sizes"), [(23, [5, 5, 5, 5, 3]), (20, [5] * 4), (3, [3])])
-def test_every_sample_comes_once_and_the_last_short_batch_is_kept(
-    samples: int, sizes: list[int]
-) -> None:
-    batches = orders(samples, 5)
-    assert [len(batch) for batch in batches] == sizes
-    assert sorted(flat(batches)) == list(range(samples))
-    assert len(EpochBatches(range(samples), 5)) == len(sizes)
-
-
-def test_drop_last_drops_the_short_batch() -> None:
-    batches = orders(23, 5, drop_last=True)
-    assert [len(batch) for batch in batches] == [5] * 4
-    assert len(set(flat(batches))) == 20
-    assert len(EpochBatches(range(23), 5, drop_last=True)) == 4
-
-
-def test_unshuffled_batches_come_in_order() -> None:
-    assert flat(orders(23, 5, shuffle=False)) == list(range(23))
-
-
-@pytest.mark.parametrize("samples", [24, 23, 1])
-@pytest.mark.parametrize("ranks", [2, 3])
-def test_ranks_partition_the_data_up_to_the_padding(samples: int, ranks: int) -> None:
-    parts = [orders(samples, 5, num_replicas=ranks, rank=rank) for rank in range(ranks)]
-    together = sorted(index for part in parts for index in flat(part))
-    assert set(together) == set(range(samples))
-    assert len(together) == -(-samples // ranks) * ranks
-    assert len({tuple(map(len, part)) for part in parts}) == 1
-    for rank, part in enumerate(parts):
-        assert len(EpochBatches(range(samples), 5, num_replicas=ranks, rank=rank)) == len(part)
-
-
-def test_drop_last_gives_ranks_equally_many_and_nothing_twice() -> None:
-    parts = [orders(23, 5, num_replicas=2, rank=rank, drop_last=True) for rank in range(2)]
-    together = [index for part in parts for index in flat(part)]
-    assert [list(map(len, part)) for part in parts] == [[5, 5], [5, 5]]
-    assert len(set(together)) == len(together)
-
-
-def test_two_ranks_see_the_global_batches_of_one() -> None:
-    one = orders(40, 10, seed=4)
-    two = [orders(40, 5, seed=4, num_replicas=2, rank=rank) for rank in range(2)]
-    assert [sorted(a + b) for a, b in zip(*two, strict=True)] == [sorted(batch) for batch in one]
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"batch_size": 0}, "batch_size=0: a whole number is wanted, at least 1."),
-        ({"batch_size": 2.0}, "batch_size=2.0: a whole number is wanted, at least 1."),
-        ({"batch_size": 2, "seed": -1}, "seed=-1: a whole number is wanted, 0 to 4294967295."),
-    ],
-)
-def test_wrong_options_are_named_in_one_line(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match="a whole number") as raised:
-        EpochBatches(range(9), **options)
-    assert str(raised.value) == message
-
-
-def test_images_are_normalised_batch_by_batch_and_stay_as_stored() -> None:
-    images = torch.randint(0, 256, (12, 3, 4, 4), dtype=torch.uint8)
-    mean, std = torch.rand(3, 1, 1) * 255, torch.rand(3, 1, 1) + 50
-    data = Resident(images, [1] * 12, mean, std)
+def test_an_index_tensor_gives_a_batch_as_it_is_stored() -> None:
+    data = numbered(12)
     index = torch.tensor([3, 0, 3])
-    batch, labels = data[index]
-    torch.testing.assert_close(batch, (images[index].float() - mean) / std)
+    images, labels = data[index]
+    assert images.dtype == torch.uint8
     assert labels.dtype == torch.int64
-    assert data.images.dtype == torch.uint8
-    assert torch.equal(data[[3]][0][0], batch[0])
-    assert torch.equal(data[0][0], batch[1])
+    assert labels.tolist() == [3, 0, 3]
+    assert torch.equal(images, data.images[index])
+    assert torch.equal(data[[0, 3]][0], data.images[[0, 3]])
 
 
-def test_float_images_are_not_changed_in_place() -> None:
-    images = torch.randn(6, 2)
-    before = images.clone()
-    list(ResidentLoader(Resident(images, range(6), mean=1.0, std=2.0), 4))
-    assert torch.equal(images, before)
+def test_a_number_gives_one_sample() -> None:
+    data = numbered(12)
+    image, label = data[7]
+    assert torch.equal(image, data.images[7])
+    assert label.item() == 7
 
 
 def test_images_and_labels_must_be_equally_many() -> None:
-    with pytest.raises(ValueError, match=r"^3 images and 2 labels: one for each\.$"):
-        Resident(torch.zeros(3, 1), [0, 1])
+    message = one_line(lambda: Resident(torch.zeros(3, 1), [0, 1]))
+    assert message == "3 images and 2 labels: one for each."
+
+
+def test_a_part_is_a_copy_and_other_labels_leave_the_first_alone() -> None:
+    data = numbered(6)
+    part = data.part(torch.tensor([4, 1]))
+    part.images.zero_()
+    part.labels.zero_()
+    assert data.images.any()
+    other = data.labelled(torch.zeros(6, dtype=torch.int64))
+    assert other.images is data.images
+    assert data.labels.tolist() == list(range(6))
+
+
+def test_the_size_is_that_of_the_images() -> None:
+    data = numbered(6)
+    assert len(data) == 6
+    assert data.nbytes == 6 * 3 * 6 * 6
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pixels_become_what_is_left_after_the_mean_in_deviations(channels: int) -> None:
+    data = numbered(12, channels)
+    mean, std = (torch.rand(channels) * 99 + 50).tolist(), (torch.rand(channels) + 50).tolist()
+    found = Look(mean, std)(data.images)
+    shape = (1, channels, 1, 1)
+    expected = (data.images.double() - torch.tensor(mean).view(shape)) / torch.tensor(std).view(
+        shape
+    )
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected.float())
+    torch.testing.assert_close(Look(3.0, 2.0)(data.images), (data.images.float() - 3) / 2)
+
+
+def test_looking_changes_no_stored_pixel() -> None:
+    for images in (torch.randn(6, 2, 2, 2), numbered(6).images):
+        before = images.clone()
+        Look(1.0, 2.0)(images)
+        assert torch.equal(images, before)
+
+
+def test_pixels_are_augmented_as_they_are_stored() -> None:
+    augmentation = Augmentation(crop=2, flip=True)
+    data = numbered(9)
+    draws = augmentation.draws(9, 0, 0)
+    found = Look(50.0, 9.0, augmentation)(data.images, draws)
+    assert torch.equal(found, Look(50.0, 9.0)(augmentation(data.images, draws)))
 
 
 def test_the_loader_is_an_ordinary_one_with_a_distributed_sampler() -> None:
-    loader = ResidentLoader(pixels(23), 5, shuffle=True)
-    assert isinstance(loader, DataLoader)
-    assert isinstance(loader.sampler, DistributedSampler)
-    assert len(loader) == 5
-    batches = list(loader)
-    assert [tuple(images.shape) for images, _ in batches] == [(5, 1, 4, 4)] * 4 + [(3, 1, 4, 4)]
+    found = loader(numbered(23))
+    assert isinstance(found, DataLoader)
+    assert isinstance(found.sampler, DistributedSampler)
+    assert len(found) == 5
+    batches = list(found)
+    assert [tuple(images.shape) for images, _ in batches] == [(5, 3, 6, 6)] * 4 + [(3, 3, 6, 6)]
     assert sorted(torch.cat([labels for _, labels in batches]).tolist()) == list(range(23))
 
 
+def test_without_shuffle_samples_come_in_order_and_as_they_are() -> None:
+    data = numbered(23)
+    plain = BatchLoader(data, 5)
+    assert flat(numbers(plain)) == list(range(23))
+    assert torch.equal(pixels(plain), data.images.float())
+
+
 def test_batches_and_indices_are_on_the_device_of_the_data() -> None:
-    loader = ResidentLoader(pixels(9).to(torch.device("meta")), 4, shuffle=True)
-    assert {index.device.type for index in loader.sampler} == {"meta"}
-    assert {part.device.type for batch in loader for part in batch} == {"meta"}
+    found = loader(numbered(9).to(torch.device("meta")), augment=True)
+    assert {index.device.type for index in found.sampler} == {"meta"}
+    assert {part.device.type for batch in found for part in batch} == {"meta"}
 
 
-class Recorder(pl.LightningModule):
-    def __init__(self, samples: int) -> None:
-        super().__init__()
-        self.net = nn.Linear(16, samples)
-        self.epochs: dict[int, list[list[int]]] = {}
-
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        self.epochs.setdefault(self.current_epoch, []).append(batch[1].tolist())
-        return cross_entropy(self.net(batch[0].flatten(1)), batch[1])
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), lr=0.0)
+def test_an_epoch_comes_again_the_same_and_another_differs() -> None:
+    found = loader(numbered(23), augment=True)
+    first = pixels(found, epoch=3)
+    assert torch.equal(first, pixels(found, epoch=3))
+    order = numbers(found)
+    assert not torch.equal(first, pixels(found, epoch=4))
+    assert numbers(found) != order
 
 
-def fit(loader: DataLoader, **options: Any) -> dict[int, list[list[int]]]:
-    recorder = Recorder(23)
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        devices=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **options,
+def test_breaking_off_and_iterating_anew_begins_at_the_start() -> None:
+    found = loader(numbered(23), augment=True)
+    whole = pixels(found)
+    for _ in zip(range(2), found, strict=False):
+        pass
+    assert torch.equal(pixels(found), whole)
+
+
+def test_two_iterations_at_once_do_not_disturb_each_other() -> None:
+    found = loader(numbered(23), augment=True)
+    for (one, _), (other, _) in zip(found, found, strict=True):
+        assert torch.equal(one, other)
+
+
+def drawn_for(found: BatchLoader, epoch: int) -> dict[int, bytes]:
+    """Return the image of each number in an epoch."""
+    found.sampler.set_epoch(epoch)
+    return {int(n): i.numpy().tobytes() for batch in found for i, n in zip(*batch, strict=True)}
+
+
+def test_what_is_drawn_for_a_sample_depends_on_nothing_but_seed_and_epoch() -> None:
+    data = numbered(23)
+    one = drawn_for(loader(data, 5, augment=True), 2)
+    other = drawn_for(loader(data, 7, augment=True), 2)
+    ranks: dict[int, bytes] = {}
+    for rank in range(2):
+        sampler = EpochBatches(data, 4, num_replicas=2, rank=rank, seed=0)
+        part = loader(data, 4, augment=True, sampler=sampler)
+        ranks |= drawn_for(part, 2)
+    assert one == other == ranks
+
+
+def test_no_two_seeds_or_epochs_draw_the_same() -> None:
+    data = numbered(23)
+    found = {
+        tuple(sorted(drawn_for(loader(data, seed=seed, augment=True), epoch).items()))
+        for seed in range(3)
+        for epoch in range(3)
+    }
+    assert len(found) == 9
+
+
+def test_a_seed_of_its_own_changes_the_augmentation_and_not_the_order() -> None:
+    data = numbered(23)
+    one, other = loader(data, seed=4, augment=True), loader(data, seed=4, augment=True)
+    other.augmentation_seed = 9
+    assert numbers(one) == numbers(other)
+    assert not torch.equal(pixels(one), pixels(other))
+    same = loader(data, seed=4, augment=True)
+    same.augmentation_seed = 4
+    assert torch.equal(pixels(one), pixels(same))
+
+
+def test_only_a_loader_that_augments_does() -> None:
+    data = numbered(23)
+    index = torch.cat(list(loader(data).sampler))
+    assert torch.equal(pixels(loader(data)), data.images[index] / 255.0)
+    assert torch.equal(pixels(loader(data, augment=True, look=Look())), data.images[index].float())
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_feeding_leaves_the_global_random_states_alone(workers: int) -> None:
+    found = loader(numbered(20), augment=True, workers=workers)
+    torch_state, python_state, numpy_state = (
+        torch.get_rng_state(),
+        random.getstate(),
+        np.random.get_state()[1].copy(),
     )
-    trainer.fit(recorder, loader)
-    return recorder.epochs
+    list(found)
+    assert torch.equal(torch_state, torch.get_rng_state())
+    assert python_state == random.getstate()
+    assert (numpy_state == np.random.get_state()[1]).all()
 
 
-def test_the_trainer_gives_every_epoch_its_order() -> None:
-    loader = ResidentLoader(pixels(23), 5, shuffle=True)
-    loader.sampler.seed = 11
-    epochs = fit(loader, max_epochs=3)
-    for epoch, batches in epochs.items():
-        sampler = EpochBatches(range(23), 5, seed=11)
-        sampler.set_epoch(epoch)
-        assert batches == [batch.tolist() for batch in sampler]
-    assert len({tuple(flat(batches)) for batches in epochs.values()}) == 3
+def test_workers_give_the_same_batches_to_the_bit() -> None:
+    data = numbered(23)
+    for epoch in (0, 3):
+        one = pixels(loader(data, augment=True), epoch)
+        assert torch.equal(one, pixels(loader(data, augment=True, workers=2), epoch))
 
 
-@pytest.mark.filterwarnings("ignore:You requested to overfit:UserWarning")
-def test_overfitting_repeats_whole_batches() -> None:
-    epochs = fit(ResidentLoader(pixels(23), 5, shuffle=True), max_epochs=2, overfit_batches=2)
-    assert epochs[0] == epochs[1] == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]
+class Refusing(Dataset[Any]):
+    def __len__(self) -> int:
+        return 9
+
+    def __getitem__(self, index: Tensor) -> Any:
+        if 4 in index.tolist():
+            raise ValueError("size: number 4 is too large; remove it.")
+        return index, index
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_a_data_set_refuses_is_said_in_its_own_words(workers: int) -> None:
+    def read() -> Iterator[Any]:
+        return read_ahead(Refusing(), list(torch.arange(9).split(3)), workers)
+
+    assert next(read())[0].tolist() == [0, 1, 2]
+    assert one_line(lambda: list(read())) == "size: number 4 is too large; remove it."
+    assert not multiprocessing.active_children()
+
+
+def test_the_state_tells_how_many_batches_of_which_epoch_were_given() -> None:
+    found = loader(numbered(23))
+    assert found.state_dict() == {"epoch": 0, "batches": 0}
+    found.sampler.set_epoch(6)
+    batches = iter(found)
+    for given in range(1, 6):
+        next(batches)
+        assert found.state_dict() == {"epoch": 6, "batches": given}
+    found.state_dict()["batches"] = 0
+    assert found.state_dict()["batches"] == 5
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("given", [0, 1, 4, 5])
+def test_another_loader_goes_on_with_the_very_next_batch(given: int, workers: int) -> None:
+    data = numbered(23)
+    first = loader(data, augment=True, workers=workers)
+    first.sampler.set_epoch(2)
+    batches = list(first)
+    again = iter(first)
+    for _ in range(given):
+        next(again)
+    other = loader(data, augment=True, workers=workers)
+    other.load_state_dict(first.state_dict())
+    other.sampler.set_epoch(2)
+    rest = list(other)
+    assert len(rest) == 5 - given
+    for (images, labels), (expected, of_these) in zip(rest, batches[given:], strict=True):
+        assert torch.equal(images, expected)
+        assert torch.equal(labels, of_these)
+
+
+def test_the_position_goes_on_from_where_it_was_resumed() -> None:
+    other = loader(numbered(23))
+    other.load_state_dict({"epoch": 0, "batches": 3})
+    next(iter(other))
+    assert other.state_dict() == {"epoch": 0, "batches": 4}
+
+
+def test_a_position_counts_for_one_iteration_of_its_own_epoch() -> None:
+    found = loader(numbered(23))
+    found.load_state_dict({"epoch": 2, "batches": 3})
+    found.sampler.set_epoch(3)
+    assert len(list(found)) == 5
+    found.load_state_dict({"epoch": 3, "batches": 3})
+    assert len(list(found)) == 2
+    assert len(list(found)) == 5
+
+
+def test_the_epoch_is_read_with_the_first_batch_not_with_the_iterator() -> None:
+    data = numbered(23)
+    found, expected = loader(data, augment=True), loader(data, augment=True)
+    found.load_state_dict({"epoch": 5, "batches": 2})
+    batches = iter(found)  # Lightning calls set_epoch only after this
+    found.sampler.set_epoch(5)
+    whole = pixels(expected, epoch=5)
+    assert torch.equal(torch.cat([images for images, _ in batches]), whole[10:])
