@@ -15,7 +15,7 @@ from ltpl.models.csr import FeatureDropout, Memory, compressed, csr_matrix, time
 
 with warnings.catch_warnings():  # PyG 2.8 uses torch.jit, of which torch 2.15 warns
     warnings.filterwarnings("ignore", "`torch.jit")
-    from torch_geometric.nn import GATConv, GCNConv, GINConv, SAGEConv
+    from torch_geometric.nn import GATConv, GCNConv, GINConv, MessagePassing, SAGEConv
     from torch_geometric.nn.conv.gcn_conv import gcn_norm
     from torch_geometric.nn.dense import Linear
 
@@ -67,7 +67,18 @@ class FeatureLinear(Linear):  # type: ignore[misc]
         return product
 
 
-class Convolution(GCNConv):  # type: ignore[misc]
+class Explained:
+    """Messages that PyG's explainers can ask for, whichever of PyG's layers were built before.
+
+    The first layer of a kind replaces `propagate` of its class by a faster one that explainers
+    cannot use; a class derived from it must not take that for the original.
+    """
+
+    propagate = MessagePassing.propagate
+    edge_updater = MessagePassing.edge_updater
+
+
+class Convolution(Explained, GCNConv):  # type: ignore[misc]
     """PyG's `GCNConv`; the normalised adjacency is kept until the edges change.
 
     `GCNConv(cached=True)` keeps it whatever happens to the edges.
@@ -126,7 +137,7 @@ def _normalised(
     return forth, back
 
 
-class Attention(GATConv):  # type: ignore[misc]
+class Attention(Explained, GATConv):  # type: ignore[misc]
     """PyG's `GATConv`, which also takes features as a CSR matrix.
 
     Args:
@@ -143,7 +154,7 @@ class Attention(GATConv):  # type: ignore[misc]
         self.lin: Any = FeatureLinear.of(self.lin)
 
 
-class Sampling(SAGEConv):  # type: ignore[misc]
+class Sampling(Explained, SAGEConv):  # type: ignore[misc]
     """PyG's `SAGEConv` with the mean, which also takes features as a CSR matrix.
 
     Those are multiplied by the weights before the mean over the neighbours is taken: the same
@@ -170,7 +181,7 @@ class Sampling(SAGEConv):  # type: ignore[misc]
         return heard + plus(self.lin_r.product(x), self.lin_r.bias)
 
 
-class Isomorphism(GINConv):  # type: ignore[misc]
+class Isomorphism(Explained, GINConv):  # type: ignore[misc]
     """PyG's `GINConv` with two linear layers, which also takes features as a CSR matrix.
 
     Those are multiplied by the first weights before the sum over the neighbours is taken: the same

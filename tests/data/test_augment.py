@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from ltpl.data.augment import Augmentation, crop_and_flip
+from ltpl.data.order import generator
 
 
 def images(count: int, *shape: int) -> Tensor:
@@ -66,6 +67,12 @@ def test_draws_depend_on_seed_and_epoch_alone() -> None:
     before = torch.get_rng_state()
     assert tuple(augmentation.draws(30, 2, 1).tolist()) == draws[2, 1]
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_draws_share_no_numbers_with_the_order() -> None:
+    augmentation = Augmentation(crop=4, flip=True)
+    of_the_order = torch.randint(2 * 9 * 9, (30,), generator=generator(5, 3))
+    assert not torch.equal(augmentation.draws(30, 5, 3), of_the_order)
 
 
 def test_without_flip_nothing_is_mirrored_and_without_crop_nothing_is_moved() -> None:

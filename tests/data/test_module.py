@@ -190,6 +190,18 @@ class Elsewhere:
         self.strategy = SimpleNamespace(root_device=torch.device(device))
         self.num_devices = num_devices
         self.training = False
+        self.current_epoch = 4
+
+
+def test_the_epoch_is_that_of_the_trainer_while_it_trains_and_the_sampler_s_else() -> None:
+    module = Numbered(numbered(23))
+    module.setup("fit")
+    expected = {epoch: pixels(module.train_dataloader(), epoch) for epoch in (1, 4)}
+    module.trainer = Elsewhere("cpu")
+    loader = module.train_dataloader()
+    assert torch.equal(pixels(loader, epoch=1), expected[1])
+    module.trainer.training = True
+    assert torch.equal(pixels(loader, epoch=1), expected[4])
 
 
 def where(module: ImageData, monkeypatch: pytest.MonkeyPatch, free: int) -> str:

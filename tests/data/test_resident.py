@@ -114,6 +114,11 @@ def test_without_shuffle_samples_come_in_order_and_as_they_are() -> None:
     assert torch.equal(pixels(plain), data.images.float())
 
 
+def test_how_a_loader_is_made_is_said_by_name_so_that_lightning_can_make_it_again() -> None:
+    with pytest.raises(TypeError, match="positional"):
+        BatchLoader(numbered(9), 4, True)  # type: ignore[misc]
+
+
 def test_batches_and_indices_are_on_the_device_of_the_data() -> None:
     found = loader(numbered(9).to(torch.device("meta")), augment=True)
     assert {index.device.type for index in found.sampler} == {"meta"}

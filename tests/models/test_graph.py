@@ -436,6 +436,7 @@ def test_it_can_be_compiled(layout: str) -> None:
 
 def test_pyg_can_explain_it() -> None:
     explain = pytest.importorskip("torch_geometric.explain")
+    pyg.GCNConv(2, 2)  # PyG then replaces a method of its class
     network, x, edge_index = small(GCN).eval(), features(), edges()
     network(x, edge_index)
     explainer = explain.Explainer(
