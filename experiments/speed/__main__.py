@@ -17,7 +17,7 @@ from typing import Any
 import pytorch_lightning
 import torch
 
-from experiments.speed import memory, pruning, roots, step
+from experiments.speed import feeding, memory, pruning, roots, step
 
 
 def machine() -> dict[str, str | int]:
@@ -60,11 +60,18 @@ def measure_steps() -> list[dict[str, Any]]:
     return [each.json() for each in found]
 
 
+def measure_feeding() -> list[dict[str, Any]]:
+    found = feeding.measure()
+    print(table(feeding.HEAD, [each.row() for each in found]), flush=True)
+    return [each.json() for each in found]
+
+
 PARTS: dict[str, Callable[[], Any]] = {
     "pruning": measure_pruning,
     "memory": measure_memory,
     "roots": measure_roots,
     "step": measure_steps,
+    "feeding": measure_feeding,
 }
 
 
