@@ -188,6 +188,23 @@ def test_a_folder_trains_the_same_from_memory_and_from_files(root: Path) -> None
     assert found[0] == found[1] == found[2]
 
 
+def test_training_images_are_augmented_and_no_others(root: Path) -> None:
+    options = {"mean": 0.0, "std": 1.0}
+    found, plain = module(root, crop=2, flip=True, **options), module(root, **options)
+    assert not torch.equal(pixels(found.train_dataloader()), pixels(plain.train_dataloader()))
+    for stage in ("val", "test"):
+        loaders = (getattr(each, f"{stage}_dataloader")() for each in (found, plain))
+        assert torch.equal(*map(pixels, loaders))
+
+
+def test_one_process_packs_for_all_others(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ImageFolder(root, num_workers=0).prepare_data()
+    folder.resident.cache_clear()
+    decoded = decodings(monkeypatch)
+    ImageFolder(root, num_workers=0).setup("fit")
+    assert not decoded
+
+
 def test_mean_and_deviation_are_those_of_the_training_images(root: Path) -> None:
     found = module(root)
     whole = torch.cat([found.train.images, found.val.images]).double().transpose(0, 1).flatten(1)
@@ -469,6 +486,8 @@ def test_files_behave_as_data_in_memory(root: Path) -> None:
     images, labels = some[torch.tensor([1, 0, 1])]
     assert labels.tolist() == [8, 7, 8]
     assert torch.equal(images, files[torch.tensor([3, 29, 3])][0])
+    other = some.labelled(torch.tensor([0, 0]))
+    assert (some.labels.tolist(), other.labels.tolist()) == ([7, 8], [0, 0])
 
 
 @pytest.mark.parametrize(

@@ -93,8 +93,11 @@ def test_empty_rows_stay_empty() -> None:
 
 
 @wants_cora
-def test_nothing_is_written_beside_the_files(tmp_path: Path) -> None:
+def test_nothing_is_written_beside_the_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shutil.copytree(ROOT / "Cora", tmp_path / "Cora")
+    monkeypatch.setattr(graphs, "fetch", lambda *_: pytest.fail("fetched"))
     before = sorted(tmp_path.rglob("*"))
     data = Planetoid(tmp_path, download=True)  # nothing is missing
     data.prepare_data()

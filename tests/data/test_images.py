@@ -185,6 +185,19 @@ def test_colour_images_are_cropped_and_mirrored_as_in_the_papers(tmp_path: Path)
 
 
 @pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(("kind", "classes"), [(CIFAR10, 10), (CIFAR100, 100)])
+def test_noise_is_drawn_over_all_classes(
+    kind: type[TorchvisionImages], classes: int, tmp_path: Path
+) -> None:
+    write_cifar(kind, tmp_path)
+    drawn = [
+        split(kind, data_dir=tmp_path, val_size=1, seed=seed, label_noise=1.0).train.labels
+        for seed in range(80)
+    ]
+    assert len(torch.cat(drawn).unique()) == classes
+
+
+@pytest.mark.usefixtures("unchecked")
 def test_modules_share_what_is_read_and_not_their_noise(tmp_path: Path) -> None:
     write_cifar(CIFAR10, tmp_path)
     noise = split(CIFAR10, data_dir=tmp_path, val_size=0.2, seed=1, label_noise=1.0)

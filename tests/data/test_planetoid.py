@@ -198,6 +198,7 @@ def test_names_in_a_pickle_import_nothing(tmp_path: Path, monkeypatch: pytest.Mo
         ("ally", pickle.dumps("a word")),
         ("ally", np.array([["a"] * CLASSES] * 12)),
         ("ally", np.array([[None] * CLASSES] * 12)),
+        ("ally", np.eye(12, CLASSES).astype("datetime64[s]")),
         ("tx", np.eye(3)),
         ("tx", csr_matrix(np.eye(4, WORDS))),
         ("tx", csr_matrix(np.eye(3, WORDS + 1))),
@@ -221,9 +222,13 @@ def test_broken_files_are_said_in_one_line(tmp_path: Path, part: str, content: A
     assert "\n" not in str(raised.value)
 
 
-def test_places_outside_of_the_words_are_broken_too(tmp_path: Path) -> None:
+@pytest.mark.parametrize("what", ["column", "height"])
+def test_a_matrix_that_contradicts_itself_is_broken_too(tmp_path: Path, what: str) -> None:
     said = contents([12, 13, 14])
-    said["tx"].indices[0] = WORDS + 3
+    if what == "column":
+        said["tx"].indices[0] = WORDS + 3
+    else:
+        said["tx"]._shape = (7, WORDS)
     raw = write(tmp_path / "raw", "Cora", said)
     with pytest.raises(ValueError, match="are not those of Cora"):
         read(raw, "Cora")
