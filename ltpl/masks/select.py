@@ -166,20 +166,25 @@ def normalised_directions(model: nn.Module) -> dict[str, int]:
     return {_WRAPPERS.sub("", name): dim for name, dim in found.items() if dim >= 0}
 
 
-def output_layer(model: nn.Module, chosen: Mapping[str, Tensor]) -> str:
-    """Return the name of the output layer's weight.
+def output_weights(model: nn.Module, chosen: Mapping[str, Tensor]) -> list[str]:
+    """Return the names of the output layer's weights: one, unless the layer has several.
 
-    A network may state it: a string attribute `output_layer`, the name of a submodule. Otherwise
-    it is the last weight in the order of registration.
+    A network may state it: an attribute `output_layer`, the name of a submodule, or a tuple of
+    them. Otherwise it is the last weight in the order of registration.
     """
     for path, module in model.named_modules():
         stated = getattr(module, "output_layer", None)
-        if isinstance(stated, str):
-            prefix = _WRAPPERS.sub("", f"{path}.{stated}.".lstrip("."))
-            found = [name for name in chosen if name.startswith(prefix)]
-            if found:
-                return found[-1]
-    return list(chosen)[-1]
+        found = []
+        for layer in (stated,) if isinstance(stated, str) else _strings(stated):
+            prefix = _WRAPPERS.sub("", f"{path}.{layer}.".lstrip("."))
+            found += [name for name in chosen if name.startswith(prefix)][-1:]
+        if found:
+            return found
+    return list(chosen)[-1:]
+
+
+def _strings(value: object) -> list[str]:
+    return [x for x in value if isinstance(x, str)] if isinstance(value, tuple) else []
 
 
 def layer_rates(
@@ -197,7 +202,7 @@ def layer_rates(
         return dict.fromkeys(chosen, 1.0)
     rates = dict(rates)
     kinds = {n: k for n, k in _survey(model)[2].items() if n in chosen}
-    output = output_layer(model, chosen) if "output" in rates else None
+    output = output_weights(model, chosen) if "output" in rates else []
     resolved = {}
     used = {"output"}
     for name, kind in kinds.items():
@@ -205,7 +210,7 @@ def layer_rates(
         used.update(globs, {kind})
         if globs:
             resolved[name] = rates[name if name in globs else globs[-1]]
-        elif name == output:
+        elif name in output:
             resolved[name] = rates["output"]
         else:
             resolved[name] = rates.get(kind, 1.0)

@@ -245,7 +245,7 @@ class GraphSAGE(GraphNetwork):
         ValueError: If an option is wrong, or torch-geometric is not installed.
     """
 
-    output_layer = "output"  # which has two matrices
+    output_layer = "output.lin_l", "output.lin_r"
     refusal = "it takes the mean over the neighbours"
 
     def __init__(

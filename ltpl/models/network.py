@@ -11,12 +11,12 @@ class Network(nn.Module):
     """A network that names its output layer and can be drawn anew.
 
     Attributes:
-        output_layer: Where the last layer is, for `rates: {output: 0.5}`.
+        output_layer: Where the last layer is, for `rates: {output: 0.5}`; a tuple if it has parts.
         init: How weights are drawn.
         gamma: Start of BatchNorm's scales.
     """
 
-    output_layer = "output"
+    output_layer: str | tuple[str, ...] = "output"
     init: str
     gamma: float | str = 1.0
 

@@ -87,7 +87,8 @@ class Classifier(LightningModule):
             )
 
     def _outputs(self) -> int | None:
-        name = getattr(self.network, "output_layer", None)
+        stated = getattr(self.network, "output_layer", None)
+        name = stated if isinstance(stated, str) else stated[-1] if stated else None
         weight = getattr(self.network.get_submodule(name), "weight", None) if name else None
         return len(weight) if isinstance(weight, Tensor) and weight.dim() == 2 else None
 

@@ -19,7 +19,7 @@ from ltpl.callbacks.rewinding import Policy, RewindToEpoch
 from ltpl.masks.errors import unknown
 from ltpl.masks.mask import Mask
 from ltpl.masks.schedule import Never
-from ltpl.masks.select import named_parameters, output_layer
+from ltpl.masks.select import named_parameters, output_weights
 from ltpl.rounds.checkpoint import MidRound, newest_checkpoint
 from ltpl.rounds.draw import next_mask, next_start
 from ltpl.rounds.experiment import Experiment, Parts
@@ -256,8 +256,9 @@ class _Source:
     def _head(self, parts: Parts) -> set[str]:
         names = list(named_parameters(parts.module))
         if self.branch.head is None:
-            weight = output_layer(parts.module, parts.pruner.prunable(parts.module))
-            return {n for n in names if n.rpartition(".")[0] == weight.rpartition(".")[0]}
+            weights = output_weights(parts.module, parts.pruner.prunable(parts.module))
+            layers = {weight.rpartition(".")[0] for weight in weights}
+            return {n for n in names if n.rpartition(".")[0] in layers}
         found = {n for n in names if fnmatch.fnmatchcase(n, self.branch.head)}
         if not found:
             raise unknown("head", self.branch.head, names)

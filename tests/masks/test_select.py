@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
-from ltpl.masks.select import layer_rates, named_buffers, named_parameters, output_layer, prunable
+from ltpl.masks.select import layer_rates, named_buffers, named_parameters, output_weights, prunable
 
 
 def lenet():
@@ -225,7 +225,7 @@ def test_the_choice_is_in_the_order_of_the_model():
 
 def test_the_output_layer_is_the_last_unless_the_network_states_it():
     model = lenet()
-    assert output_layer(model, prunable(model)) == "6.weight"
+    assert output_weights(model, prunable(model)) == ["6.weight"]
 
     class Stated(nn.Module):
         output_layer = "classifier"
@@ -240,7 +240,7 @@ def test_the_output_layer_is_the_last_unless_the_network_states_it():
         (torch.compile(Stated()), "classifier.weight"),
         (nn.ModuleDict({"net": torch.compile(Stated())}), "net.classifier.weight"),
     ):
-        assert output_layer(model, prunable(model)) == name
+        assert output_weights(model, prunable(model)) == [name]
 
 
 def test_rates_resolve_by_kind_output_glob_and_name():
