@@ -16,15 +16,11 @@ from torch.utils.data.distributed import DistributedSampler
 from ltpl.data.options import LARGEST_SEED, choice, share, whole
 from ltpl.data.planetoid import Citations, fetch, file_names, read
 from ltpl.data.pyg import of_pyg
+from ltpl.data.resident import as_it_is
 
 NAMES = ("Cora", "CiteSeer", "PubMed")
 SPLITS = ("public", "full", "random")
 TRAIN_PER_CLASS, VAL_NODES, TEST_NODES = 20, 500, 1000  # of a random split, as in the public one
-
-
-def as_it_is(batch: Any) -> Any:
-    """Return the batch."""
-    return batch
 
 
 class GraphData(LightningDataModule):
