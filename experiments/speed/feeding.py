@@ -23,7 +23,7 @@ from typing import Any
 
 from experiments.speed.ratios import Spread
 
-EPOCHS = 4  # of a process; the first is left out
+EPOCHS = 3  # of a process; the first is left out
 TURNS = 3
 BATCH = 128
 TRAINED = 55_000
@@ -149,7 +149,9 @@ def seconds(variant: str) -> float:
     with tempfile.TemporaryDirectory() as folder:
         written = f"{folder}/seconds.json"
         in_a_terminal(command(variant, folder, written))
-        return statistics.median(json.loads(Path(written).read_text())[1:])
+        found = statistics.median(json.loads(Path(written).read_text())[1:])
+    print(f"{variant or 'ltpl fit'}: {found:.2f} s", file=sys.stderr, flush=True)
+    return found
 
 
 def in_a_terminal(given: list[str]) -> None:

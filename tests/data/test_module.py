@@ -152,6 +152,16 @@ def test_training_is_mixed_and_augmented_and_the_rest_is_not() -> None:
         assert torch.equal(pixels(loader), plain)
 
 
+def test_each_loader_gives_its_own_part() -> None:
+    found = parts(crop=0)
+    for stage in ("val", "test"):
+        loader = getattr(found, f"{stage}_dataloader")()
+        assert torch.equal(pixels(loader), getattr(found, stage).images.float())
+    assert torch.equal(pixels(found.predict_dataloader()), found.test.images.float())
+    train = pixels(found.train_dataloader()).flatten(1).tolist()
+    assert sorted(train) == sorted(found.train.images.float().flatten(1).tolist())
+
+
 def test_batch_sizes_are_those_of_training_and_of_judging() -> None:
     module = Numbered(numbered(23), batch_size=9)
     module.setup("fit")

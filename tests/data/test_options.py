@@ -26,6 +26,12 @@ def test_any_other_value_is_named_with_the_range(value: object) -> None:
     assert message_of(whole, "size", value, 2, 9) == expected
 
 
+@pytest.mark.parametrize("value", [True, False])
+def test_yes_and_no_are_no_numbers(value: bool) -> None:
+    assert "a whole number is wanted" in message_of(whole, "size", value, 0)
+    assert "a share from 0 to 1 is wanted" in message_of(share, "noise", value)
+
+
 def test_a_whole_number_without_an_upper_limit_says_the_least() -> None:
     assert message_of(whole, "size", 0, 1) == "size=0: a whole number is wanted, at least 1."
 

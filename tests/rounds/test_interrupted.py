@@ -29,6 +29,7 @@ from small import (
     part,
 )
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer import event_file_writer
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, RandomSampler, WeightedRandomSampler
 
@@ -61,6 +62,13 @@ class Weighted(Data):
         return DataLoader(
             Augmented(part(0)), SIZE, sampler=WeightedRandomSampler(weights, len(weights))
         )
+
+
+@pytest.fixture(autouse=True)
+def _event_files_of_one_second_sort_by_age(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their names end in a counter: the tenth file of a process would be read before the ninth."""
+    counter = event_file_writer.AtomicCounter(10**6)
+    monkeypatch.setattr(event_file_writer, "_global_uid", counter)
 
 
 class ReadAhead(InMemory):
