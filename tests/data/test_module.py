@@ -318,7 +318,7 @@ def test_wrong_options_are_named_in_one_line(options: dict[str, Any], message: s
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_batches_on_the_gpu_are_those_of_main_memory_to_the_bit() -> None:
-    module = Numbered(numbered(23))
+    module = Numbered(numbered(23), mean=[3.0, 2.0, 1.0], std=[50.0, 60.0, 70.0])
     module.setup("fit")
     expected = pixels(module.train_dataloader(), epoch=1)
     module.trainer = Elsewhere("cuda:0")
