@@ -81,16 +81,18 @@ def compressed(matrix: Tensor) -> Tensor:
 
 
 def csr_matrix(crow: Tensor, col: Tensor, values: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Return a CSR tensor, without the warning that torch gives for the first one."""
+    """Return a CSR tensor, without the warnings that torch gives for the first one."""
     _hush()
     return torch.sparse_csr_tensor(crow, col, values, shape, check_invariants=False)
 
 
 @functools.cache
 def _hush() -> None:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta", UserWarning)
-        torch.eye(1).to_sparse_csr()
+    with warnings.catch_warnings():  # of a beta, and in torch 2.11 of checks that are off
+        warnings.filterwarnings("ignore", "Sparse", UserWarning)
+        one = torch.eye(1).to_sparse_csr()
+        parts = one.crow_indices(), one.col_indices(), one.values()
+        torch.sparse_csr_tensor(*parts, one.shape, check_invariants=False)
 
 
 def _small(crow: Tensor, col: Tensor) -> tuple[Tensor, Tensor]:
