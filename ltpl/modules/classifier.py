@@ -21,9 +21,10 @@ from ltpl.modules.groups import parameter_groups
 class Classifier(LightningModule):
     """Cross-entropy training of a network that returns logits, with metrics for every stage.
 
-    Logged are `train/loss` and `train/acc` of single batches, every `log_every_n_steps` of the
-    trainer and at the end of an epoch, and `val/loss`, `val/acc`, `test/loss`, `test/acc` over all
-    samples; those losses are without label smoothing.
+    Logged are `train/loss` and `train/acc` of single batches and `train/lr`, every
+    `log_every_n_steps` of the trainer and at the end of an epoch; `train/loss_epoch` and
+    `train/acc_epoch` over the samples of each epoch, as the network was when it saw them; and
+    `val/loss`, `val/acc`, `test/loss`, `test/acc` over all samples, without label smoothing.
 
     Args:
         network: The network; it returns logits.
@@ -59,6 +60,7 @@ class Classifier(LightningModule):
         self.label_smoothing = label_smoothing
         self.no_decay = no_decay
         self.compiles = compile
+        self._sums: dict[str, Any] = {}  # over the samples of the running epoch
         if metrics:
             collection = MetricCollection(dict(metrics))
             self.val_metrics = collection.clone(prefix="val/")
@@ -101,9 +103,32 @@ class Classifier(LightningModule):
         """Return the training loss; log it and the accuracy on the steps that are written."""
         loss = cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
         if self._is_written():
-            means = {"train/loss": loss, "train/acc": accuracy(logits, labels)}
+            rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+            means = {"train/loss": loss, "train/acc": accuracy(logits, labels), "train/lr": rate}
             self.log_dict(means, batch_size=len(labels))
+        self._add(loss.detach(), logits.detach(), labels)
         return loss
+
+    def _add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+        """Add up what is logged of the epoch; `self.log` would take as long as the step."""
+        right = (logits.argmax(1) == labels).sum()
+        for name, value in (("loss", loss * len(labels)), ("acc", right), ("size", len(labels))):
+            self._sums[name] = self._sums.get(name, 0) + value
+
+    def on_train_epoch_end(self) -> None:
+        """Log the means of the epoch."""
+        if size := self._sums.pop("size", 0):
+            means = {f"train/{name}_epoch": value / size for name, value in self._sums.items()}
+            self.log_dict(means, sync_dist=True, batch_size=size)
+        self._sums.clear()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what was added up, for a fit that goes on inside the epoch."""
+        checkpoint["sums_of_epoch"] = {name: float(value) for name, value in self._sums.items()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on adding up."""
+        self._sums = dict(checkpoint.get("sums_of_epoch", {}))
 
     def _evaluate(self, logits: Tensor, labels: Tensor, stage: str) -> None:
         """Log loss and metrics over all samples of a stage, of all processes."""

@@ -283,3 +283,42 @@ def test_it_predicts_logits(tmp_path: Path) -> None:
     for data in (TensorDataset(x, y), x):
         parts = trainer(tmp_path).predict(module, DataLoader(data, 4))
         torch.testing.assert_close(torch.cat(parts), module(x))
+
+
+def test_the_means_of_an_epoch_count_each_of_its_samples(tmp_path: Path) -> None:
+    data, rows = samples(23), Rows()
+    module = classifier(lr=0.0)
+    run = trainer(tmp_path, logger=rows, max_epochs=2, log_every_n_steps=1)
+    train(run, module, data, 5)
+    x, y = data.tensors
+    logits = module(x).detach()
+    means = [row for _, row in rows.rows if "train/acc_epoch" in row]
+    assert len(means) == 2
+    for row in means:
+        assert row["train/acc_epoch"] == pytest.approx(float((logits.argmax(1) == y).sum()) / 23)
+        assert row["train/loss_epoch"] == pytest.approx(float(cross_entropy(logits, y)))
+
+
+def test_the_means_of_an_epoch_outlive_an_interruption(tmp_path: Path) -> None:
+    whole, first = classifier(), classifier()
+    x, y = torch.randn(6, 6), torch.tensor([0, 1, 2, 0, 1, 2])
+    first.load_state_dict(whole.state_dict())
+    for module in (whole, first):
+        module.training_step((x[:2], y[:2]), 0)
+    kept: dict[str, Any] = {}
+    first.on_save_checkpoint(kept)
+    second = classifier()
+    second.load_state_dict(whole.state_dict())
+    second.on_load_checkpoint(kept)
+    for module in (whole, second):
+        module.training_step((x[2:], y[2:]), 1)
+    assert float(second._sums["loss"]) == float(whole._sums["loss"])
+    assert (int(second._sums["acc"]), second._sums["size"]) == (int(whole._sums["acc"]), 6)
+
+
+def test_the_learning_rate_is_logged_with_the_loss(tmp_path: Path) -> None:
+    rows = Rows()
+    run = trainer(tmp_path, logger=rows, log_every_n_steps=4)
+    train(run, classifier(lr=0.3), samples(60), 5)
+    assert rows.steps("train/lr") == rows.steps("train/loss") == [3, 7, 11]
+    assert all(row["train/lr"] == pytest.approx(0.3) for _, row in rows.rows if "train/lr" in row)
