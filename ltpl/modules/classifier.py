@@ -119,7 +119,7 @@ class Classifier(LightningModule):
         """Log the means of the epoch."""
         if size := self._sums.pop("size", 0):
             means = {f"train/{name}_epoch": value / size for name, value in self._sums.items()}
-            self.log_dict(means, sync_dist=True, batch_size=size)
+            self.log_dict(means, sync_dist=True, batch_size=float(size))  # type: ignore[arg-type]
         self._sums.clear()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -136,8 +136,10 @@ class Classifier(LightningModule):
             f"{stage}/loss": cross_entropy(logits.float(), labels),
             f"{stage}/acc": accuracy(logits, labels),
         }
-        # weighted by the size of each batch, over all processes
-        self.log_dict(means, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(labels))
+        # weighted by the size of each batch, over all processes; of whole numbers Lightning would
+        # round the mean over the processes
+        size: Any = float(len(labels))
+        self.log_dict(means, on_step=False, on_epoch=True, sync_dist=True, batch_size=size)
         if (metrics := getattr(self, f"{stage}_metrics", None)) is not None:
             metrics.update(logits, labels)
             self.log_dict(metrics, on_step=False, on_epoch=True, batch_size=len(labels))

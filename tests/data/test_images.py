@@ -321,8 +321,9 @@ OPTIONS |= {"label_noise", "crop", "flip", "resident", "num_workers"}
 @pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning")
 class TestCommandLine:
     @pytest.fixture(autouse=True)
-    def _no_arguments(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def _no_arguments(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(sys, "argv", ["ltpl"])
+        monkeypatch.chdir(tmp_path)  # where the logs go
 
     @pytest.mark.parametrize(
         ("kind", "own"),
