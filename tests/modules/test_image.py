@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -322,3 +325,20 @@ def test_the_learning_rate_is_logged_with_the_loss(tmp_path: Path) -> None:
     train(run, classifier(lr=0.3), samples(60), 5)
     assert rows.steps("train/lr") == rows.steps("train/loss") == [3, 7, 11]
     assert all(row["train/lr"] == pytest.approx(0.3) for _, row in rows.rows if "train/lr" in row)
+
+
+def test_two_processes_measure_what_one_does(tmp_path: Path) -> None:
+    script = Path(__file__).with_name("two_processes.py")
+    found = []
+    for processes in ("1", "2"):
+        done = subprocess.run(
+            [sys.executable, str(script), processes],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+            cwd=tmp_path,
+        )
+        assert done.returncode == 0, done.stderr
+        found.append(json.loads(done.stdout.splitlines()[-1]))
+    assert found[1] == pytest.approx(found[0], rel=1e-5)
