@@ -114,7 +114,8 @@ class Convolution(Explained, GCNConv):  # type: ignore[misc]
         plain = isinstance(edge_index, Tensor) and edge_index.layout == torch.strided
         followed = edge_weight is not None and edge_weight.requires_grad
         known = x.device.type in DEVICES and self.lin.weight.dtype in FLOATS
-        return plain and known and not followed and not self.explain and self.normalize
+        exporting = torch.compiler.is_exporting()  # a graph of operations has no memory
+        return plain and known and not (followed or exporting or self.explain) and self.normalize
 
 
 def _normalised(

@@ -1,0 +1,112 @@
+"""Compacted networks in files: how they differ from a new network of their class, and weights."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ltpl.compaction.rewrite import rebuild
+from ltpl.compaction.spec import Spec, spec_of
+from ltpl.masks.select import named_buffers, named_parameters
+from ltpl.tickets.files import load_state, save_state
+
+FORMAT = "ltpl.compact/1"
+FILE = "compact.safetensors"
+KNOWN = ("ltpl", "torchvision", "torch_geometric")  # packages that a file may name
+
+
+def save(
+    model: nn.Module,
+    path: str | Path,
+    *,
+    arguments: dict[str, Any] | None = None,
+    about: dict[str, Any] | None = None,
+) -> None:
+    """Write a compacted network to one file, whole or not at all; `load` reads it.
+
+    Args:
+        model: What `compact` returned, trained on or not.
+        path: The file.
+        arguments: What the original class is called with; known for `ltpl.models`. Only numbers,
+            strings, and lists and dictionaries of them. None: `load` has to be given a network.
+        about: More to keep with it: what made it, what was measured. JSON values only.
+    """
+    spec = spec_of(model)
+    if arguments is not None:
+        spec = replace(spec, arguments=arguments)
+    state = {
+        "spec": spec.as_json(),
+        "tensors": _stored(model),
+        "about": about or {},
+    }
+    save_state(path, state, FORMAT)
+
+
+def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
+    """Read a compacted network. No code in the file is run.
+
+    Args:
+        path: The file, or the folder that `ltpl compact` wrote.
+        model: A network of the original class and size, which becomes the small one. If not given,
+            the class that the file names is made anew: one of `ltpl`, torchvision or PyG, or one
+            that is imported already.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is of another kind or was changed, or its class is not known here.
+    """
+    path = Path(path)
+    path = path / FILE if path.is_dir() else path
+    state = load_state(path, FORMAT)
+    spec = Spec.from_json(state["spec"])
+    if model is None:
+        with torch.random.fork_rng(devices=[]):
+            model = _made(spec.network, spec.arguments, path)
+    small = rebuild(model, spec, state["tensors"])
+    own = _stored(small)
+    if odd := sorted(own.keys() ^ state["tensors"].keys()):
+        raise ValueError(f"{path} does not fit {type(model).__name__}: {', '.join(odd[:4])}.")
+    return small
+
+
+def about(path: str | Path) -> dict[str, Any]:
+    """Return what else was kept in the file of a compacted network."""
+    path = Path(path)
+    found: dict[str, Any] = load_state(path / FILE if path.is_dir() else path, FORMAT)["about"]
+    return found
+
+
+def _stored(model: nn.Module) -> dict[str, Tensor]:
+    """Return parameters and persistent buffers, tied ones once."""
+    persistent = model.state_dict(keep_vars=True).keys()
+    buffers = {n: b for n, b in named_buffers(model).items() if n in persistent}
+    return {n: t.detach() for n, t in [*named_parameters(model).items(), *buffers.items()]}
+
+
+def _made(name: str, arguments: dict[str, Any] | None, path: Path) -> nn.Module:
+    """Return a new network of the class that a file names."""
+    module, _, kind = name.partition(":")
+    if arguments is None:
+        raise ValueError(
+            f"{path} holds a {kind}, but not what it is called with: give load(path, model=...) a "
+            f"new {kind} of the original size, or save it with arguments=...."
+        )
+    known = module in sys.modules or module.split(".")[0] in KNOWN
+    found: Any = importlib.import_module(module) if known else None
+    for part in kind.split("."):
+        found = getattr(found, part, None)
+    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+        raise ValueError(
+            f"{path} holds a {kind} of {module}, which is not imported here: import it first, or "
+            "give load(path, model=...) a new one of the original size."
+        )
+    try:
+        return found(**arguments)
+    except TypeError as error:
+        raise ValueError(f"{path}: {kind} cannot be made with {arguments}: {error}.") from None
