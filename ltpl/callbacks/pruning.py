@@ -10,7 +10,7 @@ from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 from torch import nn
 from typing_extensions import override
 
-from ltpl.callbacks.folder import store
+from ltpl.callbacks.folder import store, stored_smaller
 from ltpl.callbacks.masking import Masking, live_mask, tell
 from ltpl.callbacks.scoring import silenced, training_batches, training_loss
 from ltpl.masks.allocate import check_options
@@ -129,8 +129,8 @@ class PruneAtEpoch(Masking):
             missed = [e for e in self.schedule.epochs if e not in self.pruned_at]
             if missed:
                 rank_zero_warn(
-                    f"PruneAtEpoch: training ended after {trainer.current_epoch} epochs, so it "
-                    f"never pruned at {missed}."
+                    f"{type(self).__name__}: training ended after {trainer.current_epoch} epochs, "
+                    f"so it never pruned at {missed}."
                 )
         super().on_train_end(trainer, pl_module)
 
@@ -154,16 +154,22 @@ class PruneAtEpoch(Masking):
     def _is_due(self, epoch: int, ended: bool) -> bool:
         return epoch not in self.pruned_at and self.schedule.due(epoch, ended)
 
+    def on_compact(self, trainer: Any, pl_module: Any, found: Any, place: Any) -> None:
+        """Let the weights before training lose what the network has lost."""
+        self._initial_path = stored_smaller(trainer, pl_module, self._initial_path, found, place)
+
     def prune(self, trainer: Any, pl_module: Any) -> None:
         """Prune now; the callbacks that rewind or log are not told."""
         before = self.mask or Mask.dense(self.prunable(pl_module))
         amount, of = self._step(trainer.current_epoch, before)
+        if amount is not None and of == "all":  # what compaction has removed counts as pruned
+            amount = max(0.0, amount + (amount - 1) * self.removed / before.total)
         mask = self.draw(pl_module, amount, of, self.mask, self.seed, **self._evidence(trainer))
         self.mask = trainer.strategy.broadcast(mask)
         self.enforce(trainer, pl_module)
         self._unproven = set(self.mask)
         rank_zero_info(
-            f"PruneAtEpoch: after {trainer.current_epoch} epochs {before.density:.2%} -> "
+            f"{type(self).__name__}: after {trainer.current_epoch} epochs {before.density:.2%} -> "
             f"{self.mask.density:.2%} of the prunable weights ({self.mask.kept:,} of "
             f"{self.mask.total:,}), {self.mask.density_of(pl_module):.2%} of all parameters"
         )

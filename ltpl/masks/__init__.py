@@ -1,6 +1,7 @@
 """Masks in pure torch: what may be pruned, what it is worth, how much goes, what stays."""
 
 from ltpl.masks.allocate import SCOPES, allocate
+from ltpl.masks.channels import channel_mask
 from ltpl.masks.criteria import CRITERIA, Criterion
 from ltpl.masks.enforce import Enforcement
 from ltpl.masks.mask import LayerDensity, Mask
@@ -22,6 +23,7 @@ __all__ = [
     "PerRound",
     "Schedule",
     "allocate",
+    "channel_mask",
     "live_path",
     "prunable",
     "prune",
