@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 
 import ltpl
 import ltpl.callbacks
+from ltpl.compacted import Built, Compact, compact_checkpoint, config_beside
 from ltpl.mistakes import explained, is_input
 from ltpl.report import report
 from ltpl.rounds.branches import Branch, run_branch
@@ -41,14 +42,27 @@ OWN = {
     "branch": "Run controls and variants over finished rounds of a run.",
     "status": "Show what is done and what is left.",
     "report": "Write one page with figures and tables.",
+    "compact": "Remove pruned channels and neurons for good, prove it, write a small network.",
 }
-DEFAULTS = {
+USUAL = {
     "prune": {"class_path": "ltpl.callbacks.PruneAtEpoch"},
     "rewind": {"class_path": "ltpl.callbacks.RewindToEpoch"},
+    "slim": {"class_path": "ltpl.callbacks.NetworkSlimming"},
+    "early_bird": {"class_path": "ltpl.callbacks.EarlyBird"},
 }
+FILLED = {"rounds": ("prune", "rewind"), "branch": ("prune", "rewind"), "compact": ("slim",)}
 
 
-SWITCHES = ("--quiet", "--one_shot")
+BARE = {  # Trainer options of `ltpl compact`: it validates, and leaves nothing behind
+    "logger": False,
+    "callbacks": [],
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "devices": 1,
+    "strategy": "auto",
+}
+SWITCHES = ("--quiet", "--one_shot", "--onnx", "--export", "--l1")
 
 
 class _OneLine(ParserOfEither):
@@ -146,6 +160,9 @@ class LotteryCommands(CommandsOfEither):
         elif subcommand == "branch":
             parser.add_argument("run", help="Folder of the run.")
             parser.add_class_arguments(Branch)
+        elif subcommand == "compact":
+            parser.add_argument("checkpoint", help="A checkpoint, or the folder of a round.")
+            parser.add_class_arguments(Compact, skip={"checkpoint"})
         else:
             parser.add_argument("runs", nargs="+", help="Folders of runs.")
             if subcommand == "report":
@@ -153,7 +170,7 @@ class LotteryCommands(CommandsOfEither):
                 parser.add_argument("--rounds", type=str | None, help="Rounds with curves: 0,3,7.")
             return parser
         self._add_arguments(parser)
-        parser.set_defaults(DEFAULTS)
+        parser.set_defaults({slot: USUAL[slot] for slot in FILLED[subcommand]})
         return parser
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -170,6 +187,8 @@ class LotteryCommands(CommandsOfEither):
             return super().parse_arguments(parser, args)
         if (command := self._given[:1]) == ["branch"]:
             given = self._with_options_of_the_run(self._given)
+        elif command == ["compact"]:
+            given = _with_config_beside(_with_classes(self._given))
         else:
             given = _with_classes(self._given)
         given = _with_values(given)
@@ -206,6 +225,9 @@ class LotteryCommands(CommandsOfEither):
         extra = [self._get(self.config_init, key) for key in keys]
         if self._experiment is not None:
             return self._experiment.trainer(options, filled, extra)
+        if self.subcommand == "compact":
+            self._slim = filled["slim"]
+            return self._instantiate_trainer({**options, **BARE}, [])
         used = [callback for callback in filled.values() if callback is not None]
         return self._instantiate_trainer(options, [*used, *extra])
 
@@ -240,6 +262,13 @@ class LotteryCommands(CommandsOfEither):
             raise ValueError(f"{len(runs)} runs side by side need a folder of their own: --out.")
         print(report(runs, out, numbers(options["rounds"], "rounds") or None))
 
+    def _compact(self, options: Any) -> None:
+        self._dump_config()
+        super().instantiate_classes()
+        compact = Compact(**{name: options[name] for name in Compact.__dataclass_fields__})
+        built = Built(self.model, self.datamodule, self.trainer, self._slim, self.config_dump)
+        print(compact_checkpoint(built, compact))
+
     def _configured(self) -> Configured:
         """Return what builds rounds from this command line."""
         self.save_config_callback: Any = None  # a round's folder gets its config from us
@@ -257,6 +286,13 @@ def _must_not_plan(given: list[str]) -> None:
             raise ValueError(f"--{name} is an option of `rounds`, not of `{given[0]}`.")
 
 
+def _with_config_beside(given: list[str]) -> list[str]:
+    """Let `ltpl compact CKPT` begin with the options that its training had."""
+    asked = {"-c", "--config", "--help", "-h"} & {x.partition("=")[0] for x in given}
+    config = None if asked else config_beside(given[1:])
+    return given if config is None else ["compact", "--config", json.dumps(config), *given[1:]]
+
+
 def _with_values(given: list[str]) -> list[str]:
     """Let switches stand alone: `--quiet` for `--quiet true`."""
     alone = [after[:1] in ("", "-") for after in [*given[1:], ""]]
@@ -267,7 +303,7 @@ def _with_values(given: list[str]) -> list[str]:
 
 def _with_classes(given: list[str]) -> list[str]:
     """Let `--prune.help` show the options of the class that is usually in the slot."""
-    for slot, kind in DEFAULTS.items():
+    for slot, kind in USUAL.items():
         if (asked := f"--{slot}.help") in given:
             after = given.index(asked) + 1
             if given[after:][:1] == [] or given[after].startswith("-"):

@@ -19,7 +19,7 @@ BELOW = {  # room -> rooms of ours that it may import
     "models": set(),
     "data": set(),
     "modules": {"models"},
-    "callbacks": {"tickets", "masks"},
+    "callbacks": {"compaction", "tickets", "masks"},
     "compaction": {"tickets", "masks"},
     "sparse": {"compaction", "tickets", "masks"},
     "report": {"tickets", "masks"},

@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from ltpl.masks.select import named_parameters
 from ltpl.tickets.snapshot import Snapshot
 
 
@@ -17,6 +18,38 @@ def store(trainer: Any, snapshot: Snapshot, name: str, folder: str | None = None
     if trainer.is_global_zero:
         path = snapshot.save_beside(path)
     return str(trainer.strategy.broadcast(str(path)))
+
+
+def stored_smaller(
+    trainer: Any,
+    pl_module: Any,
+    path: str | None,
+    found: Any,
+    place: Any,
+    folder: str | None = None,
+) -> str | None:
+    """Write what a snapshot says of the network after compaction; return where it is.
+
+    Args:
+        trainer: The Trainer.
+        pl_module: Its module.
+        path: The snapshot; None if there is none.
+        found: What was removed.
+        place: Where the network is.
+        folder: Where the new file goes; beside the logs if not given.
+    """
+    if path is None:
+        return None
+    from ltpl.compaction.live import narrowed_snapshot  # it loads torch.export
+
+    names = {parameter: name for name, parameter in named_parameters(pl_module).items()}
+    orders = [
+        [names.get(p, f"{i}") for i, p in enumerate(p for g in o.param_groups for p in g["params"])]
+        for o in trainer.optimizers
+    ]
+    before = Snapshot.load(path)
+    small = narrowed_snapshot(before, found, place.prefix, orders[: len(before.optimizers)])
+    return store(trainer, small, Path(path).name, folder)
 
 
 def callback_folder(trainer: Any) -> Path:

@@ -45,6 +45,7 @@ class Masking(Callback):
         self.frozen = frozen
         self.mask: Mask | None = None
         self.pinned = False
+        self.removed = 0
         self._enforcement: Enforcement | None = None
         self._handles: list[RemovableHandle] = []
         self._unproven: set[str] = set()
@@ -58,6 +59,12 @@ class Masking(Callback):
     def prunable(self, pl_module: nn.Module) -> dict[str, nn.Parameter]:
         """Return the parameters this callback may prune, by name."""
         return prunable(pl_module, self.include, self.exclude, self.frozen)
+
+    def shrink(self, smaller: Mask) -> None:
+        """Go on with what the mask says of a compacted network; nothing is bound to it yet."""
+        assert self.mask is not None
+        self.removed += self.mask.total - smaller.total
+        self.mask = smaller
 
     def hold(self, pl_module: nn.Module, mask: Mask, pinned: bool = False) -> None:
         """Start the next fit of `pl_module` with a mask.
@@ -81,7 +88,7 @@ class Masking(Callback):
         if stage != "fit":
             return
         if self._module is not None and self._module() is not pl_module:
-            self.mask, self.pinned = None, False
+            self.mask, self.pinned, self.removed = None, False, 0
         self._module = weakref.ref(pl_module)
 
     @override
@@ -164,13 +171,19 @@ class Masking(Callback):
     def state_dict(self) -> dict[str, Any]:
         if self.mask is None:
             return {}
-        return {"mask": self.mask.packed(), "shapes": self.mask.shapes, "pinned": self.pinned}
+        return {
+            "mask": self.mask.packed(),
+            "shapes": self.mask.shapes,
+            "pinned": self.pinned,
+            "removed": self.removed,
+        }
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         if "mask" in state_dict:
             self.mask = Mask.unpacked(state_dict["mask"], state_dict["shapes"])
             self.pinned = state_dict["pinned"]
+            self.removed = state_dict.get("removed", 0)
 
     def __getstate__(self) -> dict[str, Any]:
         live: dict[str, Any] = {"_module": None, "_enforcement": None, "_handles": []}

@@ -11,7 +11,7 @@ from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 from typing_extensions import override
 
 from ltpl.callbacks.averages import restart_averages
-from ltpl.callbacks.folder import store
+from ltpl.callbacks.folder import store, stored_smaller
 from ltpl.callbacks.masking import maskers
 from ltpl.callbacks.namespace import Callback
 from ltpl.callbacks.position import position
@@ -170,6 +170,11 @@ class RewindToEpoch(Callback):
         entry = f"after {trainer.current_epoch} epochs, {self.policy.value}: {back}"
         self.history.append(entry)
         rank_zero_info(f"RewindToEpoch: {entry}")
+
+    def on_compact(self, trainer: Any, pl_module: Any, found: Any, place: Any) -> None:
+        """Let the snapshot lose what the network has lost."""
+        kept = stored_smaller(trainer, pl_module, self.snapshot_path, found, place, self.dirpath)
+        self.snapshot_path = kept
 
     def _take_snapshot_if_due(self, trainer: Any, pl_module: Any) -> None:
         if not self._goes_back or self.snapshot_path is not None or not self._is_due(trainer):

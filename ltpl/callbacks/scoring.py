@@ -36,7 +36,14 @@ def training_batches(trainer: Any, count: int) -> list[Any]:
     finally:
         for generator, state in zip(generators, states, strict=True):
             generator.set_state(state)
-    return [trainer.strategy.batch_to_device(batch) for batch in batches]
+    return [_as_trained_on(trainer, batch) for batch in batches]
+
+
+def _as_trained_on(trainer: Any, batch: Any) -> Any:
+    """Convert and move a batch, as the Trainer does before `training_step`."""
+    batch = trainer.precision_plugin.convert_input(batch)
+    batch = trainer.lightning_module._on_before_batch_transfer(batch)
+    return trainer.strategy.batch_to_device(batch)
 
 
 def training_loss(pl_module: Any, batch: Any) -> Tensor:
@@ -45,8 +52,7 @@ def training_loss(pl_module: Any, batch: Any) -> Tensor:
     Raises:
         ValueError: If `training_step` returns no loss (manual optimisation).
     """
-    takes_index = len(inspect.signature(pl_module.training_step).parameters) > 1
-    output = pl_module.training_step(batch, 0) if takes_index else pl_module.training_step(batch)
+    output = step_output(pl_module, batch)
     loss = output.get("loss") if isinstance(output, Mapping) else output
     if not isinstance(loss, Tensor):
         raise ValueError(
@@ -54,6 +60,12 @@ def training_loss(pl_module: Any, batch: Any) -> Tensor:
             "returned none. Use ltpl.masks.prune(loss=...) instead."
         )
     return loss
+
+
+def step_output(pl_module: Any, batch: Any) -> Any:
+    """Return what `training_step` returns for a batch."""
+    takes_index = len(inspect.signature(pl_module.training_step).parameters) > 1
+    return pl_module.training_step(batch, 0) if takes_index else pl_module.training_step(batch)
 
 
 @contextlib.contextmanager

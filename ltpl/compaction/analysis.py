@@ -83,7 +83,8 @@ class Analysis:
         for node, each in self.rules:
             value = self.values[node] = each.forward(self, node, graph.operands[node])
             if node.name in frozen:
-                self.freeze(value)
+                for one in (value, *(self.values.get(n) for n in node.all_input_nodes)):
+                    self.freeze(one)
         for node, each in reversed(self.rules):
             each.backward(self, node, graph.operands[node])
 
@@ -99,7 +100,9 @@ class Analysis:
                 if each is None and (tensor or operation(node) == "item"):
                     unknown.setdefault(operation(node), owner(node))
         if unknown:
-            where = [f"{name} (in {path or 'the network itself'})" for name, path in unknown.items()]
+            where = [
+                f"{name} (in {path or 'the network itself'})" for name, path in unknown.items()
+            ]
             raise CompactionError(
                 f"Compaction does not know the operation {', '.join(where)}; nothing was changed."
             )
@@ -240,7 +243,9 @@ class Kept:
         changed = False
         for ids in widths:
             here = np.unique(self.classes[ids])
-            sizes = {int(c): int((self.classes[ids] == c).sum()) for c in here} if round_to > 1 else {}
+            sizes = (
+                {int(c): int((self.classes[ids] == c).sum()) for c in here} if round_to > 1 else {}
+            )
             stays, width = self._stays[here], int(self(ids).sum())
             wanted = min(-(-max(width, 1) // round_to) * round_to, len(ids))
             for one in here[~stays]:

@@ -78,6 +78,7 @@ def planned(
     round_to: int = 1,
     selection: bool = True,
     tolerance: float = 1e-4,
+    keep_root: bool = False,
 ) -> tuple[Compaction, Proof]:
     """Find out what can go, and prove it on copies.
 
@@ -89,6 +90,7 @@ def planned(
         round_to: Numbers of channels are multiples of this.
         selection: Whether a BatchNorm may select channels of its input.
         tolerance: The largest difference allowed, as a share of the largest output.
+        keep_root: Whether the network has to stay the same object.
 
     Raises:
         CompactionError: If it cannot be done, or the result differs.
@@ -96,7 +98,7 @@ def planned(
     if round_to < 1:
         raise ValueError(f"round_to={round_to}: at least 1.")
     model = uncompiled(model)
-    found = plan(model, mask, example, round_to, selection)
+    found = plan(model, mask, example, round_to, selection, keep_root)
     masked, small = copy.deepcopy(model), found.apply(copy.deepcopy(model))
     found.mask.apply_(masked)
     doubles = copy.deepcopy(masked).double(), found.apply(copy.deepcopy(model).double())
@@ -118,3 +120,10 @@ def uncompiled(model: nn.Module) -> nn.Module:
     inner = getattr(model, "_orig_mod", model)
     assert isinstance(inner, nn.Module)
     return inner
+
+
+def put(wrapper: nn.Module, small: nn.Module) -> None:
+    """Let `torch.compile` wrap another network."""
+    if uncompiled(wrapper) is not small:
+        wrapper._orig_mod = small
+        wrapper._initialize()  # type: ignore[operator]

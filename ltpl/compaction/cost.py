@@ -39,7 +39,7 @@ def cost(model: nn.Module, example: tuple[Any, ...]) -> list[LayerCost]:
         example: What it is called with.
     """
     twin = copy.deepcopy(model)
-    with evaluating(twin), torch.no_grad(), FlopCounterMode(twin, display=False) as counter:
+    with evaluating(twin), torch.no_grad(), FlopCounterMode(display=False) as counter:
         twin(*example)
     name = type(twin).__name__
     counts = counter.get_flop_counts()

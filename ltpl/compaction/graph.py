@@ -78,7 +78,9 @@ def trace(model: nn.Module, example: tuple[Any, ...]) -> Graph:
         **signature.inputs_to_lifted_tensor_constants,
     }
     placeholders = [node for node in nodes if node.op == "placeholder"]
-    tensors = {n: names.get(stored[n.name], stored[n.name]) for n in placeholders if n.name in stored}
+    tensors = {
+        n: names.get(stored[n.name], stored[n.name]) for n in placeholders if n.name in stored
+    }
     return Graph(nodes, tensors, _resolved(nodes))
 
 

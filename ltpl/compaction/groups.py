@@ -14,7 +14,7 @@ from torch.fx import Node
 
 from ltpl.compaction.analysis import Analysis
 from ltpl.compaction.graph import Graph, operation, trace
-from ltpl.compaction.labels import FROZEN
+from ltpl.compaction.labels import FROZEN, Ids
 from ltpl.masks.mask import Mask
 
 PRODUCERS = {"linear": 0, "conv1d": 0, "conv2d": 0, "conv3d": 0}
@@ -58,6 +58,7 @@ def coupling(model: nn.Module, example: tuple[Any, ...], norms: Iterable[str]) -
     for ids in analysis.sums:
         added[classes[ids]] = True
     units, trunk = {}, {}
+    here: Ids
     for path in norms:
         name = f"{path}.weight".lstrip(".")
         size = len(tensors[name]) if name in tensors else 0
@@ -81,7 +82,7 @@ def _producers(graph: Graph) -> dict[str, tuple[str, int]]:
         while operation(source) in PASSING:
             source = next(iter(graph.operands[source].values()))
         weight = graph.operands[source].get("weight") if operation(source) in PRODUCERS else None
-        if own is not None and weight in graph.tensors:
+        if own is not None and weight is not None and weight in graph.tensors:
             path = own.rpartition(".")[0]
             found[path] = (graph.tensors[weight], PRODUCERS[operation(source)])
     return found

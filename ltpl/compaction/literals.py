@@ -134,7 +134,10 @@ def _say(node: Node, literal: Literal) -> bool:
     if literal.operation == "slice":
         dim, *edges = literal.new
         here = given[dim]
-        new = [e if isinstance(g, int) else g for g, e in zip([here.start, here.stop], edges, strict=True)]
+        new = [
+            e if isinstance(g, int) else g
+            for g, e in zip([here.start, here.stop], edges, strict=True)
+        ]
         if new == [here.start, here.stop]:
             return False
         given[dim] = slice(*new, here.step)

@@ -76,8 +76,18 @@ def plan(
     example: tuple[Any, ...],
     round_to: int = 1,
     selection: bool = True,
+    keep_root: bool = False,
 ) -> Compaction:
     """Find out what can go.
+
+    Args:
+        model: The network; it is left as it was.
+        mask: What is kept; what is not zero, if not given.
+        example: The arguments of a call.
+        round_to: Numbers of channels are multiples of this.
+        selection: Whether a BatchNorm may select channels of its input.
+        keep_root: Whether the network has to stay the same object: numbers of channels in its own
+            `forward` then stay as they are.
 
     Raises:
         CompactionError: If the network holds an operation that is not known, or cannot be followed.
@@ -92,7 +102,7 @@ def plan(
     while True:
         analysis = Analysis(graph, tensors, mask, model, selection, frozen)
         found = _planned(analysis, analysis.kept(round_to), tensors, mask)
-        odd = _odd(found, model, example, graph, analysis)
+        odd = _odd(found, model, example, graph, analysis, keep_root)
         if not odd - frozen:
             return found
         frozen |= odd
@@ -176,10 +186,18 @@ def _listed(value: Any) -> list[Any]:
 
 
 def _odd(
-    found: Compaction, model: nn.Module, example: tuple[Any, ...], graph: Graph, a: Analysis
+    found: Compaction,
+    model: nn.Module,
+    example: tuple[Any, ...],
+    graph: Graph,
+    a: Analysis,
+    keep_root: bool,
 ) -> set[str]:
     """Return the operations after which the compacted network has other shapes than foreseen."""
-    small = found.apply(copy.deepcopy(model))
+    twin = copy.deepcopy(model)
+    small = found.apply(twin)
+    if keep_root and small is not twin:
+        return {n.name for n, rule in a.rules if not owner(n) and _changes(a, n, rule)}
     try:
         nodes = trace(small, example).nodes
     except CompactionError as error:

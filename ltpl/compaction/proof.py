@@ -94,7 +94,9 @@ def tensors(output: Any) -> Iterator[Tensor]:
 
 def _apart(expected: Tensor, found: Tensor) -> float:
     if expected.shape != found.shape:
-        raise RuntimeError(f"its output has shape {tuple(found.shape)}, not {tuple(expected.shape)}")
+        raise RuntimeError(
+            f"its output has shape {tuple(found.shape)}, not {tuple(expected.shape)}"
+        )
     if not expected.numel():
         return 0.0
     largest = float(expected.abs().max())

@@ -59,8 +59,9 @@ def rebuild(model: nn.Module, spec: Spec, tensors: Mapping[str, Tensor]) -> nn.M
     """
     done = spec_of(model)
     for path in spec.biases:
-        layer = model.get_submodule(path)
-        layer.bias = nn.Parameter(layer.weight.new_zeros(len(tensors[f"{path}.bias"])))
+        layer: Any = model.get_submodule(path)
+        zeros = layer.weight.new_zeros(len(tensors[f"{path}.bias"]))
+        layer.bias = nn.Parameter(zeros, requires_grad=layer.weight.requires_grad)
     for path, chosen in spec.selections.items():
         select(model.get_submodule(path), chosen)
     widths = {path: _groups(layer) for path, layer in model.named_modules()}
@@ -68,8 +69,7 @@ def rebuild(model: nn.Module, spec: Spec, tensors: Mapping[str, Tensor]) -> nn.M
         if name in tensors:
             new = tensors[name]
             if own.shape != new.shape:
-                own.grad = None
-                own.data = new.to(own.device, own.dtype, copy=True)
+                _resize(own, new.to(own.device, own.dtype, copy=True))
             else:
                 own.copy_(new)
     for path, layer in model.named_modules():
@@ -80,7 +80,18 @@ def rebuild(model: nn.Module, spec: Spec, tensors: Mapping[str, Tensor]) -> nn.M
     return model
 
 
-def select(layer: nn.Module, chosen: list[int]) -> None:
+def _resize(own: Tensor, new: Tensor) -> None:
+    """Give a parameter values of another shape; it stays the same object."""
+    own.grad = None
+    # Whatever sums up its gradients, and lives as long as any graph or wrapper does, knows the old
+    # shape; autograd forgets it when the type changes.
+    own.data = new.new_empty(
+        0, dtype=torch.float16 if new.dtype != torch.float16 else torch.float32
+    )
+    own.data = new
+
+
+def select(layer: Any, chosen: list[int]) -> None:
     """Let a normalisation layer take some channels of its input."""
     kind = SELECTED.get(type(layer))
     if kind is None:

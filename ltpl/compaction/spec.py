@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -56,15 +57,32 @@ class Spec:
             self.arguments,
         )
 
+    def since(self, earlier: Spec) -> Spec:
+        """Return what was done after an earlier state of the same network."""
+        return Spec(
+            {p: chosen for p, chosen in self.selections.items() if p not in earlier.selections},
+            self.biases[len(earlier.biases) :],
+            self.literals[len(earlier.literals) :],
+            self.network,
+            self.arguments,
+        )
+
     def as_json(self) -> dict[str, Any]:
         """Return what JSON can say."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Spec:
-        """Read what `as_json` gave."""
-        literals = [[Literal(**each) for each in stage] for stage in content["literals"]]
-        return cls(**{**content, "literals": literals})
+        """Read what `as_json` gave.
+
+        Raises:
+            ValueError: If it is something else.
+        """
+        try:
+            literals = [[Literal(**each) for each in stage] for stage in content["literals"]]
+            return cls(**{**content, "literals": literals})
+        except (TypeError, KeyError) as error:
+            raise ValueError(f"This does not say how a network was compacted: {error}.") from None
 
 
 def spec_of(model: nn.Module) -> Spec:
@@ -73,8 +91,17 @@ def spec_of(model: nn.Module) -> Spec:
     if _KEY in kept:
         return Spec.from_json(kept[_KEY])
     kind = type(model)
-    made_with = getattr(model, "arguments", None)
+    made_with = _plain(getattr(model, "arguments", None))
     return Spec(network=f"{kind.__module__}:{kind.__qualname__}", arguments=made_with)
+
+
+def _plain(arguments: Any) -> dict[str, Any] | None:
+    """Return arguments as JSON has them; None if it cannot say them."""
+    try:
+        found = json.loads(json.dumps(arguments))
+    except (TypeError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def remember(model: nn.Module, spec: Spec) -> None:

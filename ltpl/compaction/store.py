@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import sys
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -64,15 +66,27 @@ def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
     path = Path(path)
     path = path / FILE if path.is_dir() else path
     state = load_state(path, FORMAT)
-    spec = Spec.from_json(state["spec"])
+    spec, tensors = Spec.from_json(state["spec"]), state["tensors"]
     if model is None:
         with torch.random.fork_rng(devices=[]):
             model = _made(spec.network, spec.arguments, path)
-    small = rebuild(model, spec, state["tensors"])
-    own = _stored(small)
-    if odd := sorted(own.keys() ^ state["tensors"].keys()):
-        raise ValueError(f"{path} does not fit {type(model).__name__}: {', '.join(odd[:4])}.")
+    new = [f"{p}.bias" for p in spec.biases] + [f"{p}.selected" for p in spec.selections]
+    _must_have(model, path, tensors.keys() - new)
+    small = rebuild(model, spec, tensors)
+    persistent = small.state_dict(keep_vars=True).keys()
+    _must_have(small, path, tensors.keys(), _stored(small).keys() & persistent)
     return small
+
+
+def _must_have(
+    model: nn.Module, path: Path, names: Iterable[str], needed: Iterable[str] = ()
+) -> None:
+    if odd := sorted(set(names) - _stored(model).keys() | set(needed) - set(names)):
+        kind = type(model).__name__
+        raise ValueError(
+            f"{path} does not fit {kind}: {', '.join(odd[:4])}. Give a new network of the original "
+            "class and size."
+        )
 
 
 def about(path: str | Path) -> dict[str, Any]:
@@ -83,10 +97,13 @@ def about(path: str | Path) -> dict[str, Any]:
 
 
 def _stored(model: nn.Module) -> dict[str, Tensor]:
-    """Return parameters and persistent buffers, tied ones once."""
-    persistent = model.state_dict(keep_vars=True).keys()
-    buffers = {n: b for n, b in named_buffers(model).items() if n in persistent}
-    return {n: t.detach() for n, t in [*named_parameters(model).items(), *buffers.items()]}
+    """Return parameters and buffers, tied ones once.
+
+    Buffers that are not persistent are kept too: those of a new network are as wide as before.
+    """
+    return {
+        n: t.detach() for n, t in [*named_parameters(model).items(), *named_buffers(model).items()]
+    }
 
 
 def _made(name: str, arguments: dict[str, Any] | None, path: Path) -> nn.Module:
@@ -97,8 +114,10 @@ def _made(name: str, arguments: dict[str, Any] | None, path: Path) -> nn.Module:
             f"{path} holds a {kind}, but not what it is called with: give load(path, model=...) a "
             f"new {kind} of the original size, or save it with arguments=...."
         )
-    known = module in sys.modules or module.split(".")[0] in KNOWN
-    found: Any = importlib.import_module(module) if known else None
+    found: Any = sys.modules.get(module)
+    if found is None and module.split(".")[0] in KNOWN:
+        with contextlib.suppress(ImportError):
+            found = importlib.import_module(module)
     for part in kind.split("."):
         found = getattr(found, part, None)
     if not (isinstance(found, type) and issubclass(found, nn.Module)):
@@ -108,5 +127,5 @@ def _made(name: str, arguments: dict[str, Any] | None, path: Path) -> nn.Module:
         )
     try:
         return found(**arguments)
-    except TypeError as error:
+    except Exception as error:  # whatever the class makes of them
         raise ValueError(f"{path}: {kind} cannot be made with {arguments}: {error}.") from None

@@ -5,16 +5,34 @@ from __future__ import annotations
 from torch.fx import Node
 
 from ltpl.compaction.graph import operation
-from ltpl.compaction.operations import layers, parts, pointwise, reduce, shapes
-from ltpl.compaction.operations.rule import Returned, Rule, Stored
+from ltpl.compaction.operations import (
+    convolution,
+    created,
+    joined,
+    layers,
+    norms,
+    parts,
+    pointwise,
+    products,
+    reduce,
+    shapes,
+)
+from ltpl.compaction.operations.rule import Fixed, Returned, Rule, Stored
 
-RULES: dict[str, Rule] = {
-    **pointwise.RULES,
-    **layers.RULES,
-    **shapes.RULES,
-    **parts.RULES,
-    **reduce.RULES,
-}
+_FAMILIES = (
+    pointwise,
+    layers,
+    convolution,
+    norms,
+    products,
+    shapes,
+    parts,
+    joined,
+    created,
+    reduce,
+)
+RULES: dict[str, Rule] = {name: rule for family in _FAMILIES for name, rule in family.RULES.items()}
+RULES |= dict.fromkeys(("softmax", "log_softmax"), Fixed())
 
 
 def rule(node: Node) -> Rule | None:

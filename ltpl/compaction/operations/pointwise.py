@@ -171,4 +171,3 @@ RULES: dict[str, Rule] = {
     **{name: Same() for name in SAME},
     "prelu": PReLU(),
 }
-

@@ -209,7 +209,11 @@ class Repeat(Rule):
         x = a.must(args["self"])
         times = list(args["repeats"])
         ahead = len(times) - len(x.sizes)
-        single = [d for d in range(len(x.sizes)) if isinstance(times[d + ahead], int) and times[d + ahead] == 1]
+        single = [
+            d
+            for d in range(len(x.sizes))
+            if isinstance(times[d + ahead], int) and times[d + ahead] == 1
+        ]
         x = a.only(x, single)
         front = [1] * ahead
         const, zero = (t.reshape([*front, *t.shape]) for t in (x.const, x.zero))
@@ -284,7 +288,9 @@ RULES: dict[str, Rule] = {
     **POOLS,
     **UPSAMPLING,
     **{f"max_pool{n}d_with_indices": Pool(n) for n in (1, 2, 3)},
-    **dict.fromkeys(("mean", "sum", "amax", "amin", "max", "min", "prod", "argmax", "var", "std"), Reduction()),
+    **dict.fromkeys(
+        ("mean", "sum", "amax", "amin", "max", "min", "prod", "argmax", "var", "std"), Reduction()
+    ),
     **dict.fromkeys(("index_select", "index", "gather"), Gather()),
     **dict.fromkeys(("scatter_add", "scatter_reduce", "index_add", "scatter"), Scatter()),
     **dict.fromkeys(("pixel_shuffle", "channel_shuffle", "native_channel_shuffle"), Shuffle()),

@@ -167,7 +167,12 @@ def _splits(x: Value, ins: Sequence[int], outs: Sequence[int], sizes: Sequence[A
 
 
 def _remade(
-    a: Analysis, x: Value, ins: Sequence[int], outs: Sequence[int], sizes: Sequence[Any], chosen: int
+    a: Analysis,
+    x: Value,
+    ins: Sequence[int],
+    outs: Sequence[int],
+    sizes: Sequence[Any],
+    chosen: int,
 ) -> list[Ids | None]:
     """Return labels of the dimensions that a group becomes."""
     ids = x.labels[chosen]
@@ -249,7 +254,9 @@ class Select(Rule):
         dim = args["dim"] % len(x.sizes)
         x = a.only(x, [d for d in range(len(x.sizes)) if d != dim])
         labels = [ids for d, ids in enumerate(x.labels) if d != dim]
-        return Value(tuple(sizes_of(node)), tuple(labels), x.const.squeeze(dim), x.zero.squeeze(dim))
+        return Value(
+            tuple(sizes_of(node)), tuple(labels), x.const.squeeze(dim), x.zero.squeeze(dim)
+        )
 
     def backward(self, a: Analysis, node: Node, args: dict[str, Any]) -> None:
         """What is read of the slice is read of the operand."""
@@ -277,7 +284,9 @@ class Squeeze(Rule):
     def gone(self, x: Value, args: dict[str, Any]) -> tuple[int, ...]:
         """Return which dimensions go."""
         given = args.get("dim")
-        dims = range(len(x.sizes)) if given is None else [given] if isinstance(given, int) else given
+        dims = (
+            range(len(x.sizes)) if given is None else [given] if isinstance(given, int) else given
+        )
         dims = [d % len(x.sizes) for d in dims]
         return tuple(d for d in dims if isinstance(x.sizes[d], int) and x.sizes[d] == 1)
 
@@ -290,8 +299,6 @@ class Squeeze(Rule):
             for dim in sorted(self.gone(x, args)):
                 live = live.unsqueeze(dim)
         a.want(args["self"], live)
-
-
 
 
 RULES: dict[str, Rule] = {
