@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 
 import ltpl
 import ltpl.callbacks
-from ltpl.compacted import Built, Compact, compact_checkpoint, config_beside
+from ltpl.arguments import USUAL, must_not_plan, with_classes, with_config_beside, with_values
+from ltpl.compacted import Built, Compact, compact_checkpoint
 from ltpl.mistakes import explained, is_input
 from ltpl.report import report
 from ltpl.rounds.branches import Branch, run_branch
@@ -44,13 +45,6 @@ OWN = {
     "report": "Write one page with figures and tables.",
     "compact": "Remove pruned channels and neurons for good, prove it, write a small network.",
 }
-USUAL = {
-    "prune": {"class_path": "ltpl.callbacks.PruneAtEpoch"},
-    "rewind": {"class_path": "ltpl.callbacks.RewindToEpoch"},
-    "slim": {"class_path": "ltpl.callbacks.NetworkSlimming"},
-    "early_bird": {"class_path": "ltpl.callbacks.EarlyBird"},
-}
-FILLED = {"rounds": ("prune", "rewind"), "branch": ("prune", "rewind"), "compact": ("slim",)}
 
 
 BARE = {  # Trainer options of `ltpl compact`: it validates, and leaves nothing behind
@@ -62,7 +56,6 @@ BARE = {  # Trainer options of `ltpl compact`: it validates, and leaves nothing 
     "devices": 1,
     "strategy": "auto",
 }
-SWITCHES = ("--quiet", "--one_shot", "--onnx", "--export", "--l1")
 
 
 class _OneLine(ParserOfEither):
@@ -170,7 +163,10 @@ class LotteryCommands(CommandsOfEither):
                 parser.add_argument("--rounds", type=str | None, help="Rounds with curves: 0,3,7.")
             return parser
         self._add_arguments(parser)
-        parser.set_defaults({slot: USUAL[slot] for slot in FILLED[subcommand]})
+        if subcommand == "compact":
+            parser.set_defaults({"slim": {**USUAL["slim"], "init_args": {"amount": None}}})
+        else:
+            parser.set_defaults({slot: USUAL[slot] for slot in ("prune", "rewind")})
         return parser
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -188,12 +184,12 @@ class LotteryCommands(CommandsOfEither):
         if (command := self._given[:1]) == ["branch"]:
             given = self._with_options_of_the_run(self._given)
         elif command == ["compact"]:
-            given = _with_config_beside(_with_classes(self._given))
+            given = with_config_beside(with_classes(self._given))
         else:
-            given = _with_classes(self._given)
-        given = _with_values(given)
+            given = with_classes(self._given)
+        given = with_values(given)
         if command and command[0] not in OWN:
-            _must_not_plan(given)
+            must_not_plan(given)
         try:
             self.config = parser.parse_args(given)
         except (UnicodeDecodeError, AttributeError, KeyError) as error:
@@ -226,7 +222,8 @@ class LotteryCommands(CommandsOfEither):
         if self._experiment is not None:
             return self._experiment.trainer(options, filled, extra)
         if self.subcommand == "compact":
-            self._slim = filled["slim"]
+            in_rounds = isinstance(filled["prune"], ltpl.callbacks.NetworkSlimming)
+            self._slim = filled["prune" if in_rounds else "slim"]
             return self._instantiate_trainer({**options, **BARE}, [])
         used = [callback for callback in filled.values() if callback is not None]
         return self._instantiate_trainer(options, [*used, *extra])
@@ -277,35 +274,3 @@ class LotteryCommands(CommandsOfEither):
         config = {k: v for k, v in self.config_dump.items() if k not in not_built}
         self._experiment = Configured(self, self.package, config, [*SLOTS][2:])
         return self._experiment
-
-
-def _must_not_plan(given: list[str]) -> None:
-    """Options of `rounds` may stand in a config that `fit` shares, not on its command line."""
-    for name in vars(Plan(run="")):
-        if any(x.partition("=")[0] == f"--{name}" for x in given):
-            raise ValueError(f"--{name} is an option of `rounds`, not of `{given[0]}`.")
-
-
-def _with_config_beside(given: list[str]) -> list[str]:
-    """Let `ltpl compact CKPT` begin with the options that its training had."""
-    asked = {"-c", "--config", "--help", "-h"} & {x.partition("=")[0] for x in given}
-    config = None if asked else config_beside(given[1:])
-    return given if config is None else ["compact", "--config", json.dumps(config), *given[1:]]
-
-
-def _with_values(given: list[str]) -> list[str]:
-    """Let switches stand alone: `--quiet` for `--quiet true`."""
-    alone = [after[:1] in ("", "-") for after in [*given[1:], ""]]
-    return [
-        f"{x}=true" if x in SWITCHES and last else x for x, last in zip(given, alone, strict=True)
-    ]
-
-
-def _with_classes(given: list[str]) -> list[str]:
-    """Let `--prune.help` show the options of the class that is usually in the slot."""
-    for slot, kind in USUAL.items():
-        if (asked := f"--{slot}.help") in given:
-            after = given.index(asked) + 1
-            if given[after:][:1] == [] or given[after].startswith("-"):
-                return [*given[:after], kind["class_path"], *given[after:]]
-    return given

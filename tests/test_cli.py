@@ -42,6 +42,10 @@ def data_of(config: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list
         cifar = pytest.importorskip("torchvision.datasets.cifar")
         monkeypatch.setattr(cifar, "check_integrity", lambda *_: True)
         write_cifar10(folder / "cifar-10-batches-py")
+    elif kind == "CIFAR100":
+        cifar = pytest.importorskip("torchvision.datasets.cifar")
+        monkeypatch.setattr(cifar, "check_integrity", lambda *_: True)
+        write_cifar100(folder / "cifar-100-python")
     elif kind == "ImageFolder":
         write_images(folder)
     else:
@@ -58,6 +62,15 @@ def write_cifar10(folder: Path) -> None:
         images = np.random.default_rng().integers(0, 256, (6, 3072), dtype=np.uint8)
         (folder / name).write_bytes(pickle.dumps({"data": images, "labels": [0, 1, 2, 3, 4, 9]}))
     (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": [*"abcdefghij"]}))
+
+
+def write_cifar100(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    for name in ("train", "test"):
+        images = np.random.default_rng().integers(0, 256, (30, 3072), dtype=np.uint8)
+        (folder / name).write_bytes(pickle.dumps({"data": images, "fine_labels": [*range(29), 99]}))
+    names = {"fine_label_names": [str(number) for number in range(100)]}
+    (folder / "meta").write_bytes(pickle.dumps(names))
 
 
 def write_images(folder: Path) -> None:

@@ -101,7 +101,7 @@ class EarlyBird(PruneAtEpoch):
         )
         drawn = Candidate(channels, include, exclude, min_keep, kinds, reduction=reduction)
         self.watch = Watch(self.watched, drawn, rule, window, eps, relative)
-        self.action = action
+        self.action, self.prunes = action, action == "prune"
         self.trunk = trunk
         self.name = name
         self._fresh = self.watch.state()

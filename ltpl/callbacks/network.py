@@ -106,7 +106,7 @@ def smallest(pl_module: nn.Module) -> tuple[str, nn.Module]:
                 break
         else:
             return found
-        if type(module).forward is not nn.Module.forward:  # a list of layers is never called
+        if getattr(module.forward, "__func__", None) is not nn.Module.forward:  # a list has none
             found = path, module
 
 
@@ -188,3 +188,20 @@ def _idle(pl_module: Any) -> Iterator[None]:
         own.update(before)
         for metric, name, state in states:
             setattr(metric, name, state)
+
+
+def what_is_left(pl_module: Any, mask: Mask, batch: Any) -> str:
+    """Return, as a table, what a mask leaves of each layer after compaction; or why nobody knows.
+
+    Args:
+        pl_module: The module; it is left as it was.
+        mask: What is kept.
+        batch: A training batch.
+    """
+    from ltpl.compaction.left import left, written  # it loads torch.export, which takes its time
+
+    try:
+        place = network_of(pl_module, batch)
+        return written(left(place.module, place.inside(mask), place.arguments))
+    except ValueError as error:
+        return f"What compaction would leave is not known: {error}"

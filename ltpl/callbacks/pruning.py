@@ -55,6 +55,8 @@ class PruneAtEpoch(Masking):
         [0.2]
     """
 
+    prunes = True  # or whether it only watches, or penalises
+
     def __init__(
         self,
         epochs: int | list[int] | Schedule | None = None,

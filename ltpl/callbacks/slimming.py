@@ -14,9 +14,10 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 from typing_extensions import override
 
+from ltpl.callbacks.network import what_is_left
 from ltpl.callbacks.penalty import L1Penalty, after_clipping, measured
 from ltpl.callbacks.pruning import PruneAtEpoch
-from ltpl.callbacks.scoring import silenced
+from ltpl.callbacks.scoring import silenced, training_batches
 from ltpl.callbacks.trunk import AlongGraph, coupled
 from ltpl.masks.channel_scores import find_score
 from ltpl.masks.channels import LayerChannels, channel_mask, table, told
@@ -235,6 +236,8 @@ class NetworkSlimming(PruneAtEpoch):
         super().prune(trainer, pl_module)
         assert self.mask is not None
         rank_zero_info(told(self.table(pl_module), self.mask.metadata))
+        if trainer.is_global_zero:
+            rank_zero_info(what_is_left(pl_module, self.mask, training_batches(trainer, 1)[0]))
 
     def table(self, pl_module: nn.Module) -> list[LayerChannels]:
         """Return one row for each layer: channels kept, channels in all."""

@@ -14,7 +14,7 @@ from torch.fx import Node
 
 from ltpl.compaction.analysis import Analysis
 from ltpl.compaction.graph import Graph, operation, trace
-from ltpl.compaction.labels import FROZEN, Ids
+from ltpl.compaction.labels import FROZEN
 from ltpl.masks.mask import Mask
 
 PRODUCERS = {"linear": 0, "conv1d": 0, "conv2d": 0, "conv3d": 0}
@@ -58,13 +58,12 @@ def coupling(model: nn.Module, example: tuple[Any, ...], norms: Iterable[str]) -
     for ids in analysis.sums:
         added[classes[ids]] = True
     units, trunk = {}, {}
-    here: Ids
     for path in norms:
         name = f"{path}.weight".lstrip(".")
         size = len(tensors[name]) if name in tensors else 0
         value = analysis.parameters.get(name)
-        ids = None if value is None else value.labels[0]
-        here = np.zeros(size, np.int64) if ids is None else classes[ids]
+        labels = None if value is None else value.labels[0]
+        here: Any = np.zeros(size, np.int64) if labels is None else classes[labels]
         units[path] = torch.from_numpy(np.where(here == FROZEN, -1, here))
         trunk[path] = torch.from_numpy(added[here] & (here != FROZEN))
     return Coupling(units, trunk, _producers(graph))

@@ -106,9 +106,14 @@ def _planned_alike(
     """Plan for a copy with other weights; it has to lose the same channels."""
     rest = {k: v for k, v in options.items() if k in ("round_to", "selection", "keep_root")}
     own = uncompiled(average)
-    device = next((p.device for p in own.parameters()), torch.device("cpu"))
-    there = tree_map(lambda x: x.to(device) if isinstance(x, Tensor) else x, example)
-    theirs = plan(own, mask, there, **rest)
+    like = next(p for p in own.parameters() if p.is_floating_point())
+
+    def there(x: Any) -> Any:  # an average may be elsewhere, and in another precision
+        if not isinstance(x, Tensor):
+            return x
+        return x.to(like) if x.is_floating_point() else x.to(like.device)
+
+    theirs = plan(own, mask, tree_map(there, example), **rest)
     if _indices(theirs) != _indices(found):
         raise CompactionError(
             "An averaged copy of the network would lose other channels than the network itself. "
@@ -123,7 +128,7 @@ def _indices(found: Compaction) -> dict[str, dict[int, list[int]]]:
 
 @torch.no_grad()
 def _narrowed_slots(
-    optimizer: Optimizer, found: Compaction, names: Mapping[nn.Parameter, str]
+    optimizer: Optimizer, found: Compaction, names: Mapping[Any, str]
 ) -> list[tuple[Any, str, Tensor]]:
     """Return what an optimiser's momenta and moments become, and where they are.
 

@@ -125,9 +125,9 @@ def _planned(
     literals = _literals(a, kept)
     spec = Spec(_selections(a, kept), biases, [literals] if literals else [])
     shapes = {
-        node.name: kept.sizes(value)
+        node.name: kept.sizes(known)
         for node in a.graph.nodes
-        if node.op == "call_function" and (value := a.value(node)) is not None
+        if node.op == "call_function" and (known := a.value(node)) is not None
     }
     return Compaction(indices, folded, spec, Mask(dict(mask or {})), shapes)
 

@@ -44,7 +44,7 @@ def save(
         spec = replace(spec, arguments=arguments)
     state = {
         "spec": spec.as_json(),
-        "tensors": _stored(model),
+        "tensors": {name: tensor.detach() for name, tensor in _tensors(model).items()},
         "about": about or {},
     }
     save_state(path, state, FORMAT)
@@ -72,16 +72,19 @@ def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
             model = _made(spec.network, spec.arguments, path)
     new = [f"{p}.bias" for p in spec.biases] + [f"{p}.selected" for p in spec.selections]
     _must_have(model, path, tensors.keys() - new)
+    for name, own in _tensors(model).items():
+        if name in tensors:
+            own.data = own.data.to(tensors[name].dtype)
     small = rebuild(model, spec, tensors)
     persistent = small.state_dict(keep_vars=True).keys()
-    _must_have(small, path, tensors.keys(), _stored(small).keys() & persistent)
+    _must_have(small, path, tensors.keys(), _tensors(small).keys() & persistent)
     return small
 
 
 def _must_have(
     model: nn.Module, path: Path, names: Iterable[str], needed: Iterable[str] = ()
 ) -> None:
-    if odd := sorted(set(names) - _stored(model).keys() | set(needed) - set(names)):
+    if odd := sorted(set(names) - _tensors(model).keys() | set(needed) - set(names)):
         kind = type(model).__name__
         raise ValueError(
             f"{path} does not fit {kind}: {', '.join(odd[:4])}. Give a new network of the original "
@@ -96,14 +99,12 @@ def about(path: str | Path) -> dict[str, Any]:
     return found
 
 
-def _stored(model: nn.Module) -> dict[str, Tensor]:
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
     """Return parameters and buffers, tied ones once.
 
-    Buffers that are not persistent are kept too: those of a new network are as wide as before.
+    Buffers that are not persistent count too: those of a new network are as wide as before.
     """
-    return {
-        n: t.detach() for n, t in [*named_parameters(model).items(), *named_buffers(model).items()]
-    }
+    return {**named_parameters(model), **named_buffers(model)}
 
 
 def _made(name: str, arguments: dict[str, Any] | None, path: Path) -> nn.Module:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ltpl.callbacks.pruning import PruneAtEpoch
 from ltpl.rounds.experiment import ALWAYS, Parts, slots
 from ltpl.rounds.pace import brisk
 from ltpl.rounds.seeds import seed_all
@@ -54,6 +55,8 @@ class Configured:
         """
         folder, callbacks, loggers = self._ours
         self._slots = slots(filled["prune"], filled["rewind"])
+        for name in self.others:
+            _must_not_prune(name, filled[name])
         theirs = _listed(given.get("callbacks")) + [
             callback for name in self.others if (callback := filled[name]) is not None
         ]
@@ -73,6 +76,19 @@ class Configured:
             return self.cli.trainer_class(**options)
         except (ValueError, TypeError) as error:
             raise ValueError(f"trainer: {error}") from error
+
+
+def _must_not_prune(slot: str, callback: Any) -> None:
+    """Rounds prune between fits, so nothing else may do so inside them."""
+    if isinstance(callback, PruneAtEpoch) and callback.prunes:
+        instead = {
+            "slim": "put it into `prune`, or let it only penalise (amount: null)",
+            "early_bird": "let it only watch (action: stop or save)",
+        }
+        raise ValueError(
+            f"{slot}={type(callback).__name__} prunes inside a fit, but rounds prune between them: "
+            f"{instead.get(slot, 'put it into `prune`')}."
+        )
 
 
 def _listed(value: Any) -> list[Any]:

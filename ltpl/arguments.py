@@ -1,0 +1,48 @@
+"""What is done to the arguments of a command before they are parsed."""
+
+from __future__ import annotations
+
+import json
+
+from ltpl.checkpoint import config_beside
+from ltpl.rounds.plan import Plan
+
+USUAL = {
+    "prune": {"class_path": "ltpl.callbacks.PruneAtEpoch"},
+    "rewind": {"class_path": "ltpl.callbacks.RewindToEpoch"},
+    "slim": {"class_path": "ltpl.callbacks.NetworkSlimming"},
+    "early_bird": {"class_path": "ltpl.callbacks.EarlyBird"},
+}
+SWITCHES = ("--quiet", "--one_shot", "--onnx", "--export", "--l1")
+
+
+def must_not_plan(given: list[str]) -> None:
+    """Options of `rounds` may stand in a config that `fit` shares, not on its command line."""
+    for name in vars(Plan(run="")):
+        if any(x.partition("=")[0] == f"--{name}" for x in given):
+            raise ValueError(f"--{name} is an option of `rounds`, not of `{given[0]}`.")
+
+
+def with_config_beside(given: list[str]) -> list[str]:
+    """Let `ltpl compact CKPT` begin with the options that its training had."""
+    asked = {"-c", "--config", "--help", "-h"} & {x.partition("=")[0] for x in given}
+    config = None if asked else config_beside(given[1:])
+    return given if config is None else ["compact", "--config", json.dumps(config), *given[1:]]
+
+
+def with_values(given: list[str]) -> list[str]:
+    """Let switches stand alone: `--quiet` for `--quiet true`."""
+    alone = [after[:1] in ("", "-") for after in [*given[1:], ""]]
+    return [
+        f"{x}=true" if x in SWITCHES and last else x for x, last in zip(given, alone, strict=True)
+    ]
+
+
+def with_classes(given: list[str]) -> list[str]:
+    """Let `--prune.help` show the options of the class that is usually in the slot."""
+    for slot, kind in USUAL.items():
+        if (asked := f"--{slot}.help") in given:
+            after = given.index(asked) + 1
+            if given[after:][:1] == [] or given[after].startswith("-"):
+                return [*given[:after], kind["class_path"], *given[after:]]
+    return given
