@@ -36,7 +36,7 @@ def config_beside(given: Sequence[str]) -> dict[str, Any] | None:
     for folder in [path, *path.absolute().parents[:3]]:
         if (folder / "config.yaml").is_file():
             config: dict[str, Any] = yaml.safe_load((folder / "config.yaml").read_text())
-            return {k: v for k, v in config.items() if k not in ("ckpt_path", "weights_only")}
+            return config
     raise ValueError(f"No config.yaml beside {path}: name the one it was trained with, --config.")
 
 

@@ -156,6 +156,8 @@ class LotteryCommands(CommandsOfEither):
         elif subcommand == "compact":
             parser.add_argument("checkpoint", help="A checkpoint, or the folder of a round.")
             parser.add_class_arguments(Compact, skip={"checkpoint"})
+            for name in ("ckpt_path", "weights_only", *vars(Plan(run=""))):  # of `fit` and `rounds`
+                parser.add_argument(f"--{name}", type=Any, default=SUPPRESS, help=SUPPRESS)
         else:
             parser.add_argument("runs", nargs="+", help="Folders of runs.")
             if subcommand == "report":
