@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import nn
 
 from ltpl.callbacks.network import Network, detached, smallest
@@ -22,10 +21,12 @@ from ltpl.compaction.left import LayerLeft, left, written
 from ltpl.compaction.live import narrowed_snapshot
 from ltpl.compaction.plan import Compaction
 from ltpl.compaction.redraw import redraw
+from ltpl.compaction.spec import spec_of
 from ltpl.compaction.store import FILE, save
 from ltpl.masks.errors import unknown
 from ltpl.masks.files import whole_file
 from ltpl.masks.mask import Mask
+from ltpl.retraining import arguments_of, write_config
 from ltpl.tickets.snapshot import Snapshot
 from ltpl.tickets.ticket import MASK
 
@@ -122,11 +123,18 @@ def compact_checkpoint(built: Built, options: Compact) -> str:
     place, calls, before = _validated(built, options.batches)
     inside = place.inside(mask)
     found, proof = planned(
-        place.module, inside, calls[0], calls, options.round_to, options.selection
+        place.module,
+        inside,
+        calls[0],
+        calls,
+        options.round_to,
+        options.selection,
+        keep_root=not place.path,
     )
-    small = found.apply(copy.deepcopy(place.module))
-    rows = left(place.module, inside, calls[0], small)
+    dense = copy.deepcopy(place.module)
+    small = found.apply(place.module)
     place.put(module, small)
+    rows = left(dense, inside, calls[0], small)
     _, _, after = _validated(built, 1)
     _start(built, options, small, found, place, snapshot)
     rest = found.remaining(inside) if options.start in ("inherit", "rewind") else Mask({})
@@ -142,12 +150,20 @@ def compact_checkpoint(built: Built, options: Compact) -> str:
     out.mkdir(parents=True, exist_ok=True)
     _write_layers(out / "layers.csv", rows)
     Mask({place.prefix + n: keep for n, keep in rest.items()}).save(out / MASK)
-    _write_config(built, options, out, place, rest, about)
+    pruned = [place.prefix + row.name for row in rest.table() if row.kept < row.total]
+    longer = rows[-1].macs / rows[-1].macs_left if options.start == "scratch_b" else 1.0
+    config = {k: v for k, v in built.config.items() if k not in vars(options)}
+    write_config(config, out, place.path, pruned, options.l1, longer)
     _write_formats(small, calls[0], options, out)
     with whole_file(out / "report.json") as beside:
         beside.write_text(json.dumps(about, indent=1))
-    save(small, out / FILE, about=about)
-    return _said(out, rows, str(proof), before, after)
+    known_arguments = spec_of(small).arguments or arguments_of(built.config, place.path)
+    save(small, out / FILE, arguments=known_arguments, about=about)
+    if known_arguments is None:
+        read = f"ltpl.load({str(out)!r}, model=...), with a new {type(small).__name__}"
+    else:
+        read = f"ltpl.load({str(out)!r})"
+    return _said(out, rows, str(proof), before, after, read)
 
 
 def _snapshot(options: Compact, known: Sequence[str]) -> Path | None:
@@ -224,39 +240,6 @@ def _start(
             redraw(small)
 
 
-def _write_config(
-    built: Built, options: Compact, out: Path, place: Network, rest: Mask, about: dict[str, Any]
-) -> None:
-    """Write the config that retrains the small network with `ltpl fit`."""
-    config = json.loads(json.dumps(built.config, default=str))
-    dropped = ("prune", "rewind", "early_bird", "ckpt_path", "weights_only", "run")
-    config = {k: v for k, v in config.items() if k not in dropped and k not in vars(options)}
-    holder = (config.get("model") or {}).get("init_args", config.get("model") or {})
-    *parents, name = place.path.split(".")
-    for parent in parents:
-        holder = holder.get(parent, {}) if isinstance(holder, dict) else {}
-    if not (isinstance(holder, dict) and isinstance(holder.get(name), dict)):
-        return  # the module builds its network itself: use ltpl.load
-    holder[name] = {"class_path": "ltpl.load", "init_args": {"path": str(out / FILE)}}
-    slim = config.get("slim")
-    if slim is not None and options.l1:
-        slim["init_args"]["amount"] = slim["init_args"]["epoch"] = None
-    else:
-        config["slim"] = None
-    trainer = config.setdefault("trainer", {})
-    trainer["default_root_dir"] = str(out)
-    if options.start == "scratch_b" and trainer.get("max_epochs"):
-        many, few = about["macs"]
-        trainer["max_epochs"] = round(trainer["max_epochs"] * many / few)
-    pruned = [place.prefix + row.name for row in rest.table() if row.kept < row.total]
-    if pruned:
-        frozen = {"class_path": "ltpl.callbacks.FreezeSparsity", "init_args": {"include": pruned}}
-        given = trainer.get("callbacks") or []
-        trainer["callbacks"] = [*(given if isinstance(given, list) else [given]), frozen]
-    with whole_file(out / "config.yaml") as beside:
-        beside.write_text(yaml.safe_dump(config, sort_keys=False))
-
-
 def _write_formats(small: nn.Module, example: tuple[Any, ...], options: Compact, out: Path) -> None:
     small.eval()
     if options.export:
@@ -281,12 +264,13 @@ def _said(
     proof: str,
     before: dict[str, float],
     after: dict[str, float],
+    read: str,
 ) -> str:
     lines = [written(rows), f"masked and compacted network are {proof}"]
     lines += [
         f"{name}: {value:.4f} masked, {after[name]:.4f} compacted" for name, value in before.items()
     ]
-    lines.append(f"{out / FILE}: read it with ltpl.load({str(out)!r})")
+    lines.append(f"{out / FILE}: read it with {read}")
     if (out / "config.yaml").is_file():
         lines.append(f"train it further: ltpl fit --config {out / 'config.yaml'}")
     return "\n".join(lines)

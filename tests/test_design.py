@@ -78,6 +78,13 @@ def test_callbacks_import_nothing_heavy_of_their_own() -> None:
     assert in_a_fresh_process(code) == "set()"
 
 
+def test_callbacks_load_what_exports_graphs_only_when_they_need_it() -> None:
+    code = (
+        "import sys, ltpl.callbacks; print([m for m in sys.modules if m.startswith('ltpl.comp')])"
+    )
+    assert in_a_fresh_process(code) == "[]"
+
+
 def test_it_works_where_torchvision_and_torch_geometric_are_not_installed() -> None:
     code = """
 import sys, importlib.metadata as metadata

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -11,11 +11,11 @@ from lightning_utilities.core.rank_zero import rank_zero_info
 from torch import Tensor, nn
 from typing_extensions import override
 
-from ltpl.callbacks.averages import averaged_copies
 from ltpl.callbacks.folder import callback_folder
 from ltpl.callbacks.masking import live_mask, maskers, tell
 from ltpl.callbacks.namespace import Callback
 from ltpl.callbacks.network import Network, network_of
+from ltpl.callbacks.places import averages_of, place_at, places_of
 from ltpl.callbacks.scoring import training_batches
 from ltpl.masks.mask import Mask
 from ltpl.masks.select import named_buffers
@@ -26,7 +26,8 @@ class CompactAfterPruning(Callback):
 
     Parameters stay the same objects, so optimisers, averages and schedules follow; the network is
     compared with the masked one on training batches before anything changes. Checkpoints hold the
-    small weights and resume; `compact.safetensors` beside the logs is what `ltpl.load` reads.
+    small weights; they resume, and are tested, where this callback is attached.
+    `compact.safetensors` beside the logs is what `ltpl.load` reads.
 
     Put it after the callbacks that prune. It makes training faster where whole channels or neurons
     are pruned, as `NetworkSlimming` and `EarlyBird` do.
@@ -76,16 +77,22 @@ class CompactAfterPruning(Callback):
                 "CompactAfterPruning with mask_0='freeze': pruned weights that keep their values "
                 "cannot be removed. Use mask_0='zero', or do not compact."
             )
-        if stage == "fit" and (self._module is None or self._module() is not pl_module):
+        if self._module is None or self._module() is not pl_module:
             self._forget()
         self._module = weakref.ref(pl_module)
         _unhook(pl_module)
-        ours = partial(self._before_loading, pl_module, pl_module.on_load_checkpoint)
-        pl_module.on_load_checkpoint = ours
+        # Lightning asks callbacks later, and not at all where only weights are saved or loaded.
+        saves, loads = pl_module.on_save_checkpoint, pl_module.on_load_checkpoint
+        pl_module.on_save_checkpoint = partial(self._while_saving, saves)
+        pl_module.on_load_checkpoint = partial(self._before_loading, pl_module, loads)
 
     @override
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         _unhook(pl_module)
+
+    def _while_saving(self, theirs: Any, checkpoint: dict[str, Any]) -> None:
+        theirs(checkpoint)
+        checkpoint[KEY] = self.state_dict()
 
     def _before_loading(self, pl_module: Any, theirs: Any, checkpoint: dict[str, Any]) -> None:
         """Make the network as small as the checkpoint's, before its weights are put in."""
@@ -93,19 +100,18 @@ class CompactAfterPruning(Callback):
         from ltpl.compaction.rewrite import rebuild
         from ltpl.compaction.spec import Spec, spec_of
 
-        state = checkpoint.get("callbacks", {}).get(self.state_key) or {}
+        state = checkpoint.get(KEY, {})
         tensors = {_plain(name): tensor for name, tensor in checkpoint["state_dict"].items()}
         prefix = f"{state['path']}." if state.get("path") else ""
         inside = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
         if _fits(pl_module, prefix, inside):
             return
-        compacted = self.spec is not None
         if state.get("spec") is None:
-            if compacted:
+            if self.spec is not None:
                 raise ValueError(OTHER)
             return
         spec, base = Spec.from_json(state["spec"]), Spec.from_json(state["base"])
-        places = [_place(root, path) for root, path in _homes(pl_module, state["path"])]
+        places = places_of(pl_module, state["path"])
         if any(_differ(spec_of(place.module), base) for _, place in places):
             raise ValueError(OTHER)
         for root, place in places:
@@ -121,7 +127,7 @@ class CompactAfterPruning(Callback):
 
             added = Spec.from_json(self.spec).since(Spec.from_json(self.base)).biases
             for optimizer in trainer.optimizers:
-                take_up(optimizer, _place(pl_module, self.path or "")[1].module, added)
+                take_up(optimizer, place_at(pl_module, self.path or "").module, added)
 
     @override
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
@@ -158,7 +164,7 @@ class CompactAfterPruning(Callback):
         if trainer.is_global_zero:
             from ltpl.compaction.store import FILE, save
 
-            save(_place(pl_module, self.path or "")[1].module, folder / FILE)
+            save(place_at(pl_module, self.path or "").module, folder / FILE)
 
     def _compact_if_due(self, trainer: Any, pl_module: Any) -> None:
         if self._due:
@@ -177,7 +183,7 @@ class CompactAfterPruning(Callback):
                 f"is in {place.path!r} now. Freeze or unfreeze layers in another fit."
             )
         before, base = sum(p.numel() for p in place.module.parameters()), spec_of(place.module)
-        averages = list(_averages(trainer, pl_module, place.path))
+        averages = list(averages_of(trainer, pl_module, place.path))
         small, found, copies = compact_together(
             place.module,
             place.inside(mask),
@@ -231,6 +237,7 @@ class CompactAfterPruning(Callback):
         return {**self.__dict__, "_module": None}
 
 
+KEY = "ltpl_compaction"
 OTHER = (
     "The checkpoint is of the network before it was compacted, or when it had lost other channels "
     "than this module has by now: load it into a new module, or choose a later checkpoint."
@@ -238,38 +245,14 @@ OTHER = (
 
 
 def _unhook(pl_module: Any) -> None:
-    """Take our hook away again."""
-    found = vars(pl_module).get("on_load_checkpoint")
-    if isinstance(found, partial) and found.func.__name__ == "_before_loading":
-        del pl_module.on_load_checkpoint
-
-
-def _place(root: nn.Module, path: str) -> tuple[nn.Module, Network]:
-    module = root.get_submodule(path)
-    return root, Network(path, getattr(module, "_orig_mod", module), ())
-
-
-def _homes(pl_module: Any, path: str) -> list[tuple[nn.Module, str]]:
-    """Return the module and its averages, each with the path of the network in it."""
-    trainer = getattr(pl_module, "_trainer", None)
-    averages = [] if trainer is None else list(_averages(trainer, pl_module, path))
-    return [(pl_module, path), *((root, average.path) for root, average in averages)]
-
-
-def _averages(trainer: Any, pl_module: Any, path: str) -> Iterator[tuple[nn.Module, Network]]:
-    """Yield averaged copies, and where the network is inside.
-
-    Raises:
-        ValueError: If there is an average of a part of the network.
-    """
-    for copy, original, _ in averaged_copies(trainer, pl_module):
-        if f"{path}.".startswith(f"{original}.".lstrip(".")):
-            yield _place(copy, path.removeprefix(original).removeprefix("."))
-        elif f"{original}.".startswith(f"{path}.".lstrip(".")):
-            raise ValueError(
-                f"CompactAfterPruning: there is an average of {original} alone, which cannot "
-                f"follow; average {path or 'the whole module'} instead."
-            )
+    """Take our hooks away again."""
+    for name in ("on_save_checkpoint", "on_load_checkpoint"):
+        found = vars(pl_module).get(name)
+        if isinstance(found, partial) and found.func.__name__ in (
+            "_while_saving",
+            "_before_loading",
+        ):
+            delattr(pl_module, name)
 
 
 def _narrowed(mask: Mask, found: Any, place: Network) -> Mask:

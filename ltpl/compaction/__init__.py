@@ -2,6 +2,7 @@
 
 from ltpl.compaction.compact import compact
 from ltpl.compaction.errors import CompactionError
+from ltpl.compaction.live import compact_
 from ltpl.compaction.store import load, save
 
-__all__ = ["CompactionError", "compact", "load", "save"]
+__all__ = ["CompactionError", "compact", "compact_", "load", "save"]

@@ -7,7 +7,8 @@ if it is zero, or if it is a constant that the reader's bias can take over.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import contextlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,9 +20,8 @@ from torch.fx import Node
 from ltpl.compaction.errors import CompactionError
 from ltpl.compaction.graph import Graph, operation, owner
 from ltpl.compaction.labels import FROZEN, Ids, Labels
-from ltpl.compaction.values import UNKNOWN, Value, compressed, fitted
+from ltpl.compaction.values import Value, compressed, fitted
 from ltpl.masks.mask import Mask
-
 
 SELECTABLE = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
@@ -81,12 +81,48 @@ class Analysis:
         self._refuse(found)
         self.rules = [(node, each or Fixed()) for node, each in found]
         for node, each in self.rules:
-            value = self.values[node] = each.forward(self, node, graph.operands[node])
+            value = self.values[node] = self._forward(node, each)
             if node.name in frozen:
                 for one in (value, *(self.values.get(n) for n in node.all_input_nodes)):
                     self.freeze(one)
         for node, each in reversed(self.rules):
-            each.backward(self, node, graph.operands[node])
+            with self._known(node):
+                each.backward(self, node, graph.operands[node])
+
+    def _forward(self, node: Node, rule: Any) -> Any:
+        with self._known(node):
+            found = rule.forward(self, node, self.graph.operands[node])
+            many = isinstance(found, list)
+            settled = [self._settled(v) for v in (found if many else [found])]
+        return settled if many else settled[0]
+
+    def _settled(self, value: Any) -> Any:
+        """Let a slice that is alone in its dimension stay: others may be spread along it."""
+        if not isinstance(value, Value):
+            return value
+        alone = [dim for dim in value.tracked if len(value.labels[dim]) == 1]  # type: ignore[arg-type]
+        found = self.only(value, [d for d in value.tracked if d not in alone]) if alone else value
+        assert list(found.const.shape) == compressed(found.labels)
+        assert list(found.zero.shape) == compressed(found.labels)
+        return found
+
+    @contextlib.contextmanager
+    def _known(self, node: Node) -> Iterator[None]:
+        """Refuse what a rule stumbles over.
+
+        Raises:
+            CompactionError: If a rule was not made for the way its operation is used.
+        """
+        try:
+            yield
+        except CompactionError:
+            raise
+        except Exception as error:
+            where = owner(node) or "the network itself"
+            raise CompactionError(
+                f"Compaction does not know the operation {operation(node)} as {where} uses it; "
+                "nothing was changed."
+            ) from error
 
     def _refuse(self, found: list[tuple[Node, Any]]) -> None:
         """Refuse operations that are not known, unless no parameter has a say in them."""
@@ -124,16 +160,9 @@ class Analysis:
 
     def only(self, value: Value, dims: Sequence[int]) -> Value:
         """Return the value with labels along `dims` alone; all other slices stay."""
-        dims = [dim % len(value.sizes) for dim in dims]
-        others = [dim for dim in value.tracked if dim not in dims]
-        self.freeze(value, others)
-        const, zero = value.const, value.zero
-        for dim in others:
-            first = const.narrow(dim, 0, 1)
-            same = (const == first).all(dim, keepdim=True)
-            const, zero = torch.where(same, first, UNKNOWN), zero.all(dim, keepdim=True)
-        labels = [ids if dim in dims else None for dim, ids in enumerate(value.labels)]
-        return Value(value.sizes, tuple(labels), const, zero, value.parameter)
+        keep = [dim % len(value.sizes) for dim in dims]
+        self.freeze(value, [dim for dim in value.tracked if dim not in keep])
+        return value.within(keep)
 
     def freeze(self, value: Any, dims: Sequence[int] | None = None) -> None:
         """Let all slices along some dimensions stay; along all, if not given."""
@@ -175,7 +204,7 @@ class Analysis:
             self.vetoes.append(labels[where.numpy()])
 
     def dead(self, name: str) -> Tensor:
-        """Return where a parameter is pruned for good; nowhere, for a buffer."""
+        """Return where a parameter is pruned for good; where a buffer is zero, without a mask."""
         tensor = self.tensors[name]
         if self.mask is None:
             return tensor.detach() == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,12 +16,12 @@ from ltpl.compaction.graph import evaluating
 
 @dataclass(frozen=True)
 class LayerCost:
-    """One row: a layer with weights of its own.
+    """One row: a layer with weights of its own, or one that multiplies.
 
     Args:
         layer: Its path.
-        parameters: Its own parameters.
-        macs: Multiply-accumulates of its `forward` on the example.
+        parameters: Its own parameters; tied ones count where they come first.
+        macs: Multiply-accumulates of its own `forward` on the example, without layers inside.
     """
 
     layer: str
@@ -42,14 +43,29 @@ def cost(model: nn.Module, example: tuple[Any, ...]) -> list[LayerCost]:
     with evaluating(twin), torch.no_grad(), FlopCounterMode(display=False) as counter:
         twin(*example)
     name = type(twin).__name__
-    counts = counter.get_flop_counts()
-    rows = []
+    flops = {path: sum(each.values()) for path, each in counter.get_flop_counts().items()}
+    counts = {
+        path: flops.get(f"{name}.{path}" if path else "Global", 0)
+        for path, _ in twin.named_modules()
+    }
+    rows, seen = [], set[nn.Parameter]()
     for path, module in twin.named_modules():
-        own = sum(p.numel() for p in module.parameters(recurse=False))
-        if own:
-            flops = sum(counts.get(f"{name}.{path}" if path else "Global", {}).values())
-            rows.append(LayerCost(path, own, flops // 2))
+        held = list(module.parameters(recurse=False))
+        own = sum(p.numel() for p in held if p not in seen)
+        macs = max(0, counts[path] - _inside(module, path, counts)) // 2
+        seen.update(held)
+        if held or macs:
+            rows.append(LayerCost(path, own, macs))
     return rows
+
+
+def _inside(module: nn.Module, path: str, counts: Mapping[str, int]) -> int:
+    """Return what the layers inside a module count; a list of layers counts nothing itself."""
+    found = 0
+    for name, child in module.named_children():
+        here = f"{path}.{name}".lstrip(".")
+        found += counts.get(here) or _inside(child, here, counts)
+    return found
 
 
 def total(rows: list[LayerCost]) -> LayerCost:

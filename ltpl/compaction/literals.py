@@ -11,7 +11,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import fx, nn
 from torch.fx import GraphModule, Node
 
@@ -26,6 +25,9 @@ NAMES = {
     "split": ("split", "split_with_sizes"),
     "split_with_sizes": ("split", "split_with_sizes"),
 }
+
+
+KEYWORDS = ("pad", "size", "shape", "sizes", "split_size_or_sections", "split_size", "split_sizes")
 
 
 class _Shallow(fx.Tracer):
@@ -94,12 +96,8 @@ def _arguments(node: Node) -> list[Any]:
     if node.op == "call_function" and node.target is operator.getitem:
         index = node.args[1]
         return list(index) if isinstance(index, tuple) else [index]
-    rest: Any = node.args[1:]
-    for name in ("pad", "size", "shape", "split_size_or_sections", "split_sizes"):
-        rest = rest or ((node.kwargs[name],) if name in node.kwargs else ())
-    if rest and isinstance(rest[0], (list, tuple, torch.Size)):
-        return list(rest[0])
-    return list(rest)
+    given = _numbers(node)[1]
+    return list(given) if isinstance(given, (list, tuple)) else [given]
 
 
 def _name(node: Node) -> str:
@@ -116,8 +114,6 @@ def _says(node: Node, literal: Literal) -> bool:
         dim, *edges = literal.old
         here = given[dim] if dim < len(given) else None
         return isinstance(here, slice) and _fits([here.start, here.stop], edges)
-    if _name(node) == "unflatten":
-        given = list(given[-1]) if given and isinstance(given[-1], tuple) else given[1:]
     return _fits(given[: len(literal.old)], literal.old)
 
 
@@ -130,27 +126,51 @@ def _fits(given: Sequence[Any], old: Sequence[Any]) -> bool:
 
 def _say(node: Node, literal: Literal) -> bool:
     """Replace the numbers; say whether there were any."""
-    given = _arguments(node)
     if literal.operation == "slice":
-        dim, *edges = literal.new
-        here = given[dim]
-        new = [
-            e if isinstance(g, int) else g
-            for g, e in zip([here.start, here.stop], edges, strict=True)
-        ]
-        if new == [here.start, here.stop]:
-            return False
-        given[dim] = slice(*new, here.step)
-        node.args = (node.args[0], tuple(given))
-        return True
-    new = [n if isinstance(g, int) else g for g, n in zip(given, literal.new, strict=False)]
-    if new == given[: len(new)]:
-        return False
-    if node.op == "call_method" and not isinstance(node.args[1], (list, tuple)):
-        node.args = (node.args[0], *new)
-    elif len(node.args) > 1:
-        node.args = (node.args[0], tuple(new), *node.args[2:])
+        return _cut(node, literal)
+    where, given = _numbers(node)
+    if isinstance(given, int) and literal.operation == "split":
+        new: Any = literal.new[0] if len(literal.new) == 1 else list(literal.new)
+    elif isinstance(given, (list, tuple)):
+        pairs = zip(given, literal.new, strict=False)
+        new = (*(n if isinstance(g, int) else g for g, n in pairs), *given[len(literal.new) :])
     else:
-        name = next(n for n, value in node.kwargs.items() if isinstance(value, (list, tuple)))
-        node.kwargs = {**node.kwargs, name: tuple(new)}
+        return False
+    if new == given or (isinstance(given, list) and list(new) == given):
+        return False
+    if where is None:
+        node.args = (node.args[0], *new)
+    elif isinstance(where, str):
+        node.kwargs = {**node.kwargs, where: new}
+    else:
+        node.args = (*node.args[:where], new, *node.args[where + 1 :])
     return True
+
+
+def _cut(node: Node, literal: Literal) -> bool:
+    """Replace the edges of a slice."""
+    given = _arguments(node)
+    dim, *edges = literal.new
+    here = given[dim]
+    old = [here.start, here.stop]
+    new = [e if isinstance(g, int) else g for g, e in zip(old, edges, strict=True)]
+    given[dim] = slice(new[0], new[1], here.step)
+    node.args = (node.args[0], tuple(given))
+    return new != old
+
+
+def _numbers(node: Node) -> tuple[int | str | None, Any]:
+    """Return where the numbers of an operation stand, and what is there.
+
+    None if each number is an argument of its own: `view(2, 16, 8)`.
+    """
+    first = 2 if _name(node) == "unflatten" else 1
+    if len(node.args) > first:
+        here = node.args[first]
+        if isinstance(here, (list, tuple)) or _name(node).startswith("split"):
+            return first, here
+        return None, node.args[1:]
+    for name in KEYWORDS:
+        if name in node.kwargs:
+            return name, node.kwargs[name]
+    return None, None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +27,8 @@ class Compaction:
         folded: What constant inputs add to the bias of layers, by path.
         spec: What changes besides the tensors.
         mask: What is zero already.
+        shapes: What shapes the results of operations have then.
+        numbers: What buffers hold that number the channels of something else.
     """
 
     kept: dict[str, dict[int, Tensor]]
@@ -34,9 +36,12 @@ class Compaction:
     spec: Spec
     mask: Mask = field(default_factory=lambda: Mask({}))
     shapes: dict[str, list[Any]] = field(default_factory=dict, repr=False)
+    numbers: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
     def narrow(self, name: str, tensor: Tensor) -> Tensor:
         """Return the slices of a tensor that stay; `name` is the parameter's or buffer's."""
+        if name in self.numbers:
+            tensor = self.numbers[name].to(tensor)
         for dim, indices in self.kept.get(name, {}).items():
             tensor = tensor.index_select(dim, indices.to(tensor.device))
         return tensor
@@ -129,7 +134,20 @@ def _planned(
         for node in a.graph.nodes
         if node.op == "call_function" and (known := a.value(node)) is not None
     }
-    return Compaction(indices, folded, spec, Mask(dict(mask or {})), shapes)
+    return Compaction(indices, folded, spec, Mask(dict(mask or {})), shapes, _numbers(a, kept))
+
+
+def _numbers(a: Analysis, kept: Kept) -> dict[str, Tensor]:
+    """Return what normalisation layers select once their inputs have lost channels."""
+    found = {}
+    for node in a.graph.nodes:
+        args = a.graph.operands[node]
+        index = a.value(args.get("index")) if operation(node) == "index_select" else None
+        ids = a.must(args["self"]).labels[args["dim"]] if index is not None else None
+        if index is not None and index.parameter is not None and ids is not None:
+            place = torch.from_numpy(kept(ids).cumsum() - 1)
+            found[index.parameter] = place[a.tensors[index.parameter]]
+    return found
 
 
 def _folded(a: Analysis, kept: Kept, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -153,7 +171,7 @@ def _selections(a: Analysis, kept: Kept) -> dict[str, list[int]]:
     found = {}
     for inputs, outputs, path in a.implied:
         before, after = kept(inputs), kept(outputs)
-        if before.sum() != after.sum():
+        if path and before.sum() != after.sum():
             place = before.cumsum() - 1
             found[path] = [int(i) for i in place[after]]
     return found
@@ -206,8 +224,8 @@ def _odd(
             raise
         del error
         return set(sites)
-    before = [n for n in graph.nodes if n.op == "call_function"]
-    after = [n for n in nodes if n.op == "call_function" and not _selects(n, found.spec)]
+    before = [n for n in graph.nodes if _computes(n)]
+    after = [n for n in nodes if _computes(n) and not _selects(n, found.spec)]
     if [operation(n) for n in before] != [operation(n) for n in after]:
         raise CompactionError("The compacted network does other operations than the masked one.")
     for old, new in zip(before, after, strict=True):
@@ -223,6 +241,11 @@ def _changes(a: Analysis, node: Any, rule: Any) -> bool:
     return a.values.get(node) is not None and bool(
         rule.literals(a, node, a.graph.operands[node], a.kept())
     )
+
+
+def _computes(node: Any) -> bool:
+    """Whether a node is an operation; a slice is none where it takes everything."""
+    return node.op == "call_function" and operation(node) != "slice"
 
 
 def _selects(node: Any, spec: Spec) -> bool:

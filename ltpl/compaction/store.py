@@ -71,7 +71,10 @@ def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
             model = _made(spec.network, spec.arguments, path)
     new = [f"{p}.bias" for p in spec.biases] + [f"{p}.selected" for p in spec.selections]
-    _must_have(model, path, tensors.keys() - new)
+    changed = [f"{p}.weight" for p in (*spec.biases, *spec.selections)]
+    # code that is written anew drops what it does not use
+    needed = set() if spec.literals else model.state_dict().keys() & _tensors(model).keys()
+    _must_have(model, path, {*tensors.keys() - new, *changed}, needed)
     for name, own in _tensors(model).items():
         if name in tensors:
             own.data = own.data.to(tensors[name].dtype)

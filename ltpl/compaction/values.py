@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -43,7 +43,26 @@ class Value:
     @classmethod
     def known(cls, sizes: Sequence[Any], labels: Sequence[Ids | None], const: Tensor) -> Value:
         """Return a value whose constant slices are known; those that hold zero are zero."""
-        return cls(tuple(sizes), tuple(labels), const, const == 0)
+        return cls(tuple(sizes), tuple(labels), const, const == 0).shaped()
+
+    def shaped(self) -> Value:
+        """Return the same with constants of size 1 where there are no labels, in full elsewhere."""
+        const, zero = self.const, self.zero
+        for dim, ids in enumerate(self.labels):
+            if ids is None and const.shape[dim] != 1:
+                first = const.narrow(dim, 0, 1)
+                same = (const == first).all(dim, keepdim=True)
+                const = torch.where(same, first, UNKNOWN)
+            if ids is None and zero.shape[dim] != 1:
+                zero = zero.all(dim, keepdim=True)
+        shape = compressed(self.labels)
+        return replace(self, const=const.expand(shape), zero=zero.expand(shape))
+
+    def within(self, dims: Sequence[int]) -> Value:
+        """Return the same with labels along `dims` alone."""
+        dims = [dim % len(self.sizes) for dim in dims]
+        labels = tuple(ids if dim in dims else None for dim, ids in enumerate(self.labels))
+        return replace(self, labels=labels).shaped()
 
     @property
     def tracked(self) -> list[int]:
@@ -80,6 +99,8 @@ def fitted(need: Tensor, shape: Sequence[int]) -> Tensor:
     """Reduce `need` to `shape`: needed is what any of its places needs."""
     while need.dim() > len(shape):
         need = need.any(0)
+    while need.dim() < len(shape):
+        need = need[None]
     for dim, size in enumerate(shape):
         if size == 1 and need.shape[dim] != 1:
             need = need.any(dim, keepdim=True)

@@ -6,6 +6,7 @@ from torch.fx import Node
 
 from ltpl.compaction.graph import operation
 from ltpl.compaction.operations import (
+    chosen,
     convolution,
     created,
     joined,
@@ -17,7 +18,7 @@ from ltpl.compaction.operations import (
     reduce,
     shapes,
 )
-from ltpl.compaction.operations.rule import Fixed, Returned, Rule, Stored
+from ltpl.compaction.operations.rule import Fixed, Returned, Rule, Silent, Stored
 
 _FAMILIES = (
     pointwise,
@@ -30,9 +31,11 @@ _FAMILIES = (
     joined,
     created,
     reduce,
+    chosen,
 )
 RULES: dict[str, Rule] = {name: rule for family in _FAMILIES for name, rule in family.RULES.items()}
 RULES |= dict.fromkeys(("softmax", "log_softmax"), Fixed())
+RULES["_assert_tensor_metadata"] = Silent()
 
 
 def rule(node: Node) -> Rule | None:

@@ -109,9 +109,9 @@ class Convolution(Rule):
         read = reading(~(zero.t() if self.transposed else zero), live)
         foldable = self._takes_over(a, node, args)
         ask(a, args["input"], x, channel, read, foldable)
-        if foldable and x.labels[channel] is not None:
+        if foldable and (ids := x.labels[channel]) is not None:
             assert weight.parameter is not None
-            a.folds.append(Fold(weight.parameter, x.labels[channel], x.along(channel)))
+            a.folds.append(Fold(weight.parameter, ids, x.along(channel)))
 
 
 def pruned(weight: Value) -> Tensor:

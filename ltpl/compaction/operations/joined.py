@@ -68,7 +68,7 @@ def _tied(a: Analysis, parts: Sequence[Value], dim: int) -> Ids | None:
 def _lined_up(
     tensors: Sequence[Tensor], parts: Sequence[Value], dim: int, labels: Sequence[Ids | None]
 ) -> Tensor:
-    """Concatenate what is known of the parts; what differs is not known where there are no labels."""
+    """Concatenate what is known of the parts; without labels, what differs is not known."""
     shape = compressed(labels)
     if labels[dim] is None:
         every = torch.stack([t.expand(shape) for t in tensors])

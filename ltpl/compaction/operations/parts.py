@@ -33,7 +33,7 @@ class Slice(Moved):
         dim = args["dim"] % len(x.sizes)
         start, end = _edges(args)
         given = all(isinstance(edge, int) for edge in (start, end or 0))
-        if args.get("step", 1) != 1 or not given:
+        if args.get("step", 1) != 1 or not given or "length" in args:
             x = a.only(x, [d for d in range(len(x.sizes)) if d != dim])
         labels = list(x.labels)
         ids = labels[dim]
@@ -53,6 +53,7 @@ class Slice(Moved):
             edge = args[name]
             if isinstance(edge, int) and edge != 0 and -len(ids) < edge < len(ids):
                 after = int(stays[:edge].sum()) if edge > 0 else -int(stays[edge:].sum())
+                after = int(stays.sum()) if edge < 0 and not after else after  # -0 is no end
                 if after != edge:
                     new[name] = after
         return new
@@ -126,8 +127,9 @@ class Split(Rule):
             given = args.get(name)
             new = [kept.sizes(part)[args["dim"]] for part in a.values[node]]
             if isinstance(given, int):
-                same = new[0] == a.values[node][0].sizes[args["dim"]]
-                return {} if same else {name: new[0]}
+                old = [part.sizes[args["dim"]] for part in a.values[node]]
+                short = all(width == new[0] for width in new[:-1]) and new[-1] <= new[0]
+                return {} if new == old else {name: new[0] if short else new}
             if given is not None:
                 return {} if new == list(given) else {name: new}
         return {}

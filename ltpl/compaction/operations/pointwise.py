@@ -14,18 +14,24 @@ from ltpl.compaction.analysis import Analysis
 from ltpl.compaction.graph import operation
 from ltpl.compaction.labels import Ids
 from ltpl.compaction.operations.rule import Rule, is_float, sizes_of
-from ltpl.compaction.values import UNKNOWN, Value
+from ltpl.compaction.values import UNKNOWN, Value, compressed
 
-MAPS = """
-    abs acos add addcdiv addcmul asin atan atan2 bitwise_and bitwise_not bitwise_or bitwise_xor ceil
-    celu clamp clamp_max clamp_min cos cosh div elu eq erf erfc exp expm1 fill floor floor_divide
-    fmod ge gelu gt hardsigmoid hardswish hardtanh isfinite isinf isnan le leaky_relu lerp log log10
-    log1p log2 log_sigmoid logical_and logical_not logical_or logical_xor logit lt maximum minimum
-    mish mul ne neg pow reciprocal relu relu6 remainder round rsqrt rsub selu sigmoid sign silu sin
-    sinh softplus softsign sqrt square sub tan tanh threshold true_divide trunc where masked_fill
-    zeros_like ones_like full_like
-""".split()
-SAME = "alias clone contiguous detach dropout feature_dropout alpha_dropout to _to_copy".split()
+MAPS = (
+    "abs", "acos", "add", "addcdiv", "addcmul", "asin", "atan", "atan2", "bitwise_and",
+    "bitwise_not", "bitwise_or", "bitwise_xor", "ceil", "celu", "clamp", "clamp_max",
+    "clamp_min", "cos", "cosh", "div", "elu", "eq", "erf", "erfc", "exp", "expm1", "fill",
+    "floor", "floor_divide", "fmod", "ge", "gelu", "gt", "hardsigmoid", "hardswish",
+    "hardtanh", "isfinite", "isinf", "isnan", "le", "leaky_relu", "lerp", "log", "log10",
+    "log1p", "log2", "log_sigmoid", "logical_and", "logical_not", "logical_or", "logical_xor",
+    "logit", "lt", "maximum", "minimum", "mish", "mul", "ne", "neg", "pow", "reciprocal",
+    "relu", "relu6", "remainder", "round", "rsqrt", "rsub", "selu", "sigmoid", "sign", "silu",
+    "sin", "sinh", "softplus", "softsign", "sqrt", "square", "sub", "tan", "tanh", "threshold",
+    "true_divide", "trunc", "where", "masked_fill", "hardshrink", "softshrink",
+)  # fmt: skip
+SAME = (
+    "alias", "clone", "contiguous", "detach", "dropout", "feature_dropout", "alpha_dropout",
+    "to", "_to_copy", "type_as", "lift_fresh_copy",
+)  # fmt: skip
 
 
 class Pointwise(Rule):
@@ -58,17 +64,15 @@ class Pointwise(Rule):
         vague = torch.zeros([1] * len(labels), dtype=torch.bool)
         for value in consts.values():
             vague = vague | value.isnan()
-        if name in ("where", "masked_fill"):
-            return _chosen(operands, consts, args, labels)
-        given = {k: consts[k].nan_to_num(0) if k in consts else x for k, x in args.items()}
-        found = getattr(torch.ops.aten, name)(*_positional(node, given)).to(torch.float64)
-        found = torch.where(vague, UNKNOWN, found)
+        if name in CHOICES:
+            return _chosen([consts.get(k, args[k]) for k in CHOICES[name]], labels)
+        found = torch.where(vague, UNKNOWN, _computed(node, {**args, **consts}))
         if name == "mul" or name in ("div", "true_divide"):
             factors = list(operands.values())[: None if name == "mul" else 1]
             if name == "mul" or "self" in operands:
-                for value in factors:
-                    found = torch.where(value.zero, 0.0, found)
-        return found.broadcast_to([1 if x is None else len(x) for x in labels])
+                for factor in factors:
+                    found = torch.where(factor.zero, 0.0, found)
+        return found.broadcast_to(compressed(labels))
 
     def backward(self, a: Analysis, node: Node, args: dict[str, Any]) -> None:
         """What varies and is read needs all operands there."""
@@ -78,6 +82,8 @@ class Pointwise(Rule):
             a.want(x, a.live(node))
 
 
+CHOICES = {"where": ("self", "other"), "masked_fill": ("self", "value")}
+OPTIONS = ("alpha", "approximate", "rounding_mode", "value")
 FACTORS = ("mul", "div", "true_divide", "addcmul", "addcdiv", "pow")
 
 
@@ -91,28 +97,27 @@ def _number(value: Value, factor: bool) -> Tensor:
     return const
 
 
-def _positional(node: Node, given: dict[str, Any]) -> list[Any]:
+def _computed(node: Node, given: dict[str, Any]) -> Tensor:
+    """Return what the operation makes of constants; not known if a number depends on data."""
+    if any(isinstance(x, Node) for x in given.values()):
+        return torch.tensor(UNKNOWN, dtype=torch.float64)
+    numbers = {k: x.nan_to_num(0) if isinstance(x, Tensor) else x for k, x in given.items()}
     schema: Any = node.target
-    names = [x.name for x in schema._schema.arguments if not x.kwarg_only]
-    values = [given[name] for name in names]
-    return [v for v in values if not isinstance(v, Node)]
+    arguments = schema._schema.arguments
+    positional = [numbers[x.name] for x in arguments if not x.kwarg_only]
+    options = {x.name: numbers[x.name] for x in arguments if x.kwarg_only and x.name in OPTIONS}
+    found: Tensor = getattr(torch.ops.aten, operation(node))(*positional, **options)
+    return found.to(torch.float64)
 
 
-def _chosen(
-    operands: dict[str, Value],
-    consts: dict[str, Tensor],
-    args: dict[str, Any],
-    labels: Sequence[Ids | None],
-) -> Tensor:
+def _chosen(sides: Sequence[Any], labels: Sequence[Ids | None]) -> Tensor:
     """Return what both sides of a choice agree on."""
-    condition = ("condition", "mask")
-    sides = [consts[k] for k in args if k in consts and k not in condition]
-    numbers = [x for k, x in args.items() if k in ("value", "other") and k not in operands]
-    sides += [torch.tensor(float(x), dtype=torch.float64) for x in numbers if x is not None]
-    first = sides[0]
-    for other in sides[1:]:
-        first = torch.where(first == other, first, UNKNOWN)
-    return first.broadcast_to([1 if x is None else len(x) for x in labels])
+    one, two = (
+        x if isinstance(x, Tensor) else torch.tensor(x if isinstance(x, (int, float)) else UNKNOWN)
+        for x in sides
+    )
+    agreed = torch.where(one.double() == two.double(), one.double(), UNKNOWN)
+    return agreed.broadcast_to(compressed(labels))
 
 
 def _tied(a: Analysis, operands: Any, dim: int) -> Ids | None:
@@ -120,7 +125,7 @@ def _tied(a: Analysis, operands: Any, dim: int) -> Ids | None:
     present = [v for v in operands if len(v.sizes) >= -dim and not _is_one(v.sizes[dim])]
     if not present:
         return None
-    labels = present[0].labels[dim]
+    labels: Ids | None = present[0].labels[dim]
     for value in present[1:]:
         if labels is None and value.labels[dim] is None:
             continue
@@ -133,17 +138,38 @@ def _is_one(size: Any) -> bool:
 
 
 class Same(Rule):
-    """The result is the operand."""
+    """The result is the operand, of another type perhaps."""
 
     def forward(self, a: Analysis, node: Node, args: dict[str, Any]) -> Any:
         """Return what is known of the operand."""
         value = a.value(next(iter(args.values())))
-        return None if value is None else replace(value, sizes=tuple(sizes_of(node)))
+        if value is None:
+            return None
+        if not is_float(node) or not value.const.is_floating_point():
+            return Value.unknown(sizes_of(node), value.labels)
+        if args.get("train"):  # dropout that stays on
+            value = replace(value, const=torch.where(value.const == 0, value.const, UNKNOWN))
+        return replace(value, sizes=tuple(sizes_of(node)))
 
     def backward(self, a: Analysis, node: Node, args: dict[str, Any]) -> None:
         """What is read of the result is read of the operand."""
         if a.value(node) is not None:
             a.want(next(iter(args.values())), a.live(node))
+
+
+class Like(Same):
+    """A new tensor of the operand's shape, full of one number."""
+
+    def forward(self, a: Analysis, node: Node, args: dict[str, Any]) -> Any:
+        """Take over labels, not numbers."""
+        x, name = a.must(args["self"]), operation(node)
+        numbers = {"zeros_like": 0.0, "ones_like": 1.0}
+        number = numbers.get(name, args.get("fill_value"))
+        level = float(number) if isinstance(number, (int, float)) else UNKNOWN
+        if not is_float(node):
+            return Value.unknown(sizes_of(node), x.labels)
+        const = torch.full(compressed(x.labels), level, dtype=torch.float64)
+        return Value.known(sizes_of(node), x.labels, const)
 
 
 class PReLU(Pointwise):
@@ -169,5 +195,6 @@ class PReLU(Pointwise):
 RULES: dict[str, Rule] = {
     **{name: Pointwise() for name in MAPS},
     **{name: Same() for name in SAME},
+    **dict.fromkeys(("zeros_like", "ones_like", "full_like"), Like()),
     "prelu": PReLU(),
 }

@@ -50,7 +50,7 @@ class Product(Rule):
         live = a.live(node)
         while live.dim() > 2:
             live = live.any(0)
-        some, others = _terms(*(a.collapsed(v, [-2, -1]) for v in (left, right)))
+        some, others = _terms(left.within([-2, -1]), right.within([-2, -1]))
         read_left = some & ((live.double() @ others.double().t()) > 0)
         read_right = others & ((some.double().t() @ live.double()) > 0)
         a.want(args[self.names[0]], read_left)

@@ -31,7 +31,7 @@ class Pool(Rule):
         x = a.only(x, front)
         const = x.const
         averaged = operation(node).startswith("avg") and args.get("count_include_pad", True)
-        if averaged and any(args.get("padding") or []):
+        if averaged and (any(args.get("padding") or []) or args.get("divisor_override")):
             const = torch.where(const == 0, const, UNKNOWN)
         first = node.meta["val"]
         if isinstance(first, torch.Tensor):
@@ -55,10 +55,12 @@ class Reduction(Rule):
         """Drop labels of the dimensions that are gone; means and maxima need all channels."""
         x = a.must(args["self"])
         gone = self.gone(x, args)
-        sums = operation(node) in ("sum", "logsumexp", "norm", "linalg_vector_norm")
-        if not (sums and operation(node) == "sum"):
+        name = operation(node)
+        if name not in SUMS:
             a.freeze(x, [d for d in gone if x.sizes[d] != 1])
-        const = self._const(x, gone, sums)
+        const = self._const(x, gone, name in ("mean", "amax", "amin", "max", "min"))
+        if name not in ZERO:
+            const = torch.full_like(const, UNKNOWN)
         labels: list[Ids | None] = [None if d in gone else ids for d, ids in enumerate(x.labels)]
         if not args.get("keepdim"):
             labels = [ids for d, ids in enumerate(labels) if d not in gone]
@@ -68,12 +70,13 @@ class Reduction(Rule):
             return Value.known(sizes_of(node), labels, const)
         return [Value.unknown(list(v.shape), labels) for v in first]
 
-    def _const(self, x: Value, gone: Sequence[int], sums: bool) -> Tensor:
+    def _const(self, x: Value, gone: Sequence[int], every: bool) -> Tensor:
+        """Return what is left of constants: all, for a mean or an extreme; else zeros."""
         const = x.const.to(torch.float64)
         for dim in gone:
             first = const.narrow(dim, 0, 1)
             const = torch.where((const == first).all(dim, keepdim=True), first, UNKNOWN)
-        return torch.where(const == 0, const, UNKNOWN) if sums else const
+        return const if every else torch.where(const == 0, const, UNKNOWN)
 
     @staticmethod
     def gone(x: Value, args: dict[str, Any]) -> tuple[int, ...]:
@@ -95,12 +98,16 @@ class Reduction(Rule):
         if not args.get("keepdim"):
             for dim in sorted(gone):
                 live = live.unsqueeze(dim)
-        need = live.expand(torch.broadcast_shapes(live.shape, x.const.shape))
+        need = torch.broadcast_tensors(live, x.const)[0]
         a.want(args["self"], need & x.const.isnan())
         for dim in gone:
             read = need.movedim(dim, 0).flatten(1).any(1) if need.dim() > 1 else need
             if x.labels[dim] is not None:
                 a.veto(x.labels[dim], read & ~(x.zero_along(dim) | (x.along(dim) == 0)))
+
+
+SUMS = ("sum", "linalg_vector_norm")
+ZERO = (*SUMS, "mean", "amax", "amin", "max", "min", "prod")
 
 
 class Gather(Rule):
@@ -201,29 +208,6 @@ class Glu(Rule):
         a.want(args["self"], live if whole else torch.cat([live, live], dim))
 
 
-class Repeat(Rule):
-    """Copies one behind the other: dimensions that are repeated stay whole."""
-
-    def forward(self, a: Analysis, node: Node, args: dict[str, Any]) -> Any:
-        """Keep the labels of what is not repeated."""
-        x = a.must(args["self"])
-        times = list(args["repeats"])
-        ahead = len(times) - len(x.sizes)
-        single = [
-            d
-            for d in range(len(x.sizes))
-            if isinstance(times[d + ahead], int) and times[d + ahead] == 1
-        ]
-        x = a.only(x, single)
-        front = [1] * ahead
-        const, zero = (t.reshape([*front, *t.shape]) for t in (x.const, x.zero))
-        return Value(tuple(sizes_of(node)), (*[None] * ahead, *x.labels), const, zero)
-
-    def backward(self, a: Analysis, node: Node, args: dict[str, Any]) -> None:
-        """What is read of any copy is read of the original."""
-        a.want(args["self"], a.live(node))
-
-
 class Shuffle(Rule):
     """Channels of groups take turns, or blocks of channels become pixels."""
 
@@ -276,8 +260,8 @@ class Shuffle(Rule):
         a.want(args["self"], live)
 
 
-POOLS = {f"{kind}{n}d": Pool(n) for n in (1, 2, 3) for kind in (
-    "max_pool", "avg_pool", "adaptive_avg_pool", "adaptive_max_pool", "lp_pool", "max_pool_with_indices")}  # fmt: skip
+KINDS = ("max_pool", "avg_pool", "adaptive_avg_pool", "adaptive_max_pool", "lp_pool")
+POOLS = {f"{kind}{n}d": Pool(n) for n in (1, 2, 3) for kind in KINDS}
 UPSAMPLING = {
     f"upsample_{kind}{n}d": Pool(n)
     for kind, n in [("nearest", 1), ("nearest", 2), ("nearest", 3), ("linear", 1), ("bilinear", 2),
@@ -288,12 +272,9 @@ RULES: dict[str, Rule] = {
     **POOLS,
     **UPSAMPLING,
     **{f"max_pool{n}d_with_indices": Pool(n) for n in (1, 2, 3)},
-    **dict.fromkeys(
-        ("mean", "sum", "amax", "amin", "max", "min", "prod", "argmax", "var", "std"), Reduction()
-    ),
+    **dict.fromkeys((*ZERO, "argmax", "argmin", "var", "std"), Reduction()),
     **dict.fromkeys(("index_select", "index", "gather"), Gather()),
     **dict.fromkeys(("scatter_add", "scatter_reduce", "index_add", "scatter"), Scatter()),
     **dict.fromkeys(("pixel_shuffle", "channel_shuffle", "native_channel_shuffle"), Shuffle()),
     "glu": Glu(),
-    "repeat": Repeat(),
 }

@@ -103,3 +103,10 @@ def unknown(node: Node) -> Any:
     if isinstance(value, (list, tuple)):
         return [Value.unknown(plain(v.shape)) for v in value if isinstance(v, torch.Tensor)]
     return None
+
+
+class Silent(Rule):
+    """Something that is checked, without a result."""
+
+    def forward(self, a: Analysis, node: Node, args: dict[str, Any]) -> Any:
+        """Say nothing."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,8 +14,8 @@ from torch.fx import Node
 from ltpl.compaction.analysis import Analysis
 from ltpl.compaction.graph import operation
 from ltpl.compaction.labels import FROZEN, Ids
-from ltpl.compaction.operations.rule import Rule, is_float, sizes_of
-from ltpl.compaction.values import UNKNOWN, Value, uniform
+from ltpl.compaction.operations.rule import Rule, sizes_of
+from ltpl.compaction.values import Value, uniform
 
 
 class Moved(Rule):
@@ -158,7 +157,7 @@ def is_symbol(size: Any) -> bool:
 def _source(x: Value, ins: Sequence[int]) -> int | None:
     """Return the dimension of a group that keeps its labels: the largest that has some."""
     tracked = [d for d in ins if x.labels[d] is not None and x.sizes[d] > 1]
-    free = [d for d in tracked if bool((x.labels[d] != FROZEN).any())] or tracked
+    free = [d for d in tracked if bool(np.any(x.labels[d] != FROZEN))] or tracked
     return free[-1] if free else None
 
 
