@@ -6,6 +6,7 @@ import copy
 from collections.abc import Iterable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ltpl.compaction.plan import Compaction, plan
@@ -13,6 +14,7 @@ from ltpl.compaction.proof import Proof, drawn, prove
 from ltpl.masks.mask import Mask
 
 
+@torch.inference_mode(mode=False)  # else the result could never be trained
 def compact(
     model: nn.Module,
     mask: Mask | None = None,

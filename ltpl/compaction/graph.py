@@ -16,11 +16,7 @@ from torch.fx import Node
 
 from ltpl.compaction.errors import CompactionError
 
-VIEWS = {
-    "view", "reshape", "flatten", "unflatten", "slice", "select", "narrow", "chunk", "split",
-    "split_with_sizes", "unbind", "transpose", "permute", "t", "squeeze", "unsqueeze", "expand",
-    "expand_as", "detach", "alias", "contiguous", "dropout", "feature_dropout", "getitem", "to",
-}  # fmt: skip
+HANDED_ON = ("getitem", "dropout", "feature_dropout", "alpha_dropout")  # no schema says so
 
 
 @dataclass(frozen=True)
@@ -133,6 +129,16 @@ def _bound(node: Node) -> dict[str, Any]:
     return found
 
 
+def _is_view(node: Node) -> bool:
+    """Whether a result may share memory with an operand that it does not change."""
+    schema = getattr(node.target, "_schema", None)
+    if operation(node) in HANDED_ON:
+        return True
+    given = [] if schema is None else [x.alias_info for x in schema.arguments]
+    shared = schema is not None and any(x.alias_info is not None for x in schema.returns)
+    return shared and any(info is not None and not info.is_write for info in given)
+
+
 def _resolved(nodes: list[Node]) -> dict[Node, dict[str, Any]]:
     """Return each node's arguments; what was changed in place is read as the result of the change.
 
@@ -155,7 +161,7 @@ def _resolved(nodes: list[Node]) -> dict[Node, dict[str, Any]]:
         if not isinstance(first, Node):
             continue
         first = now.get(first, first)
-        if operation(node) in VIEWS:
+        if _is_view(node):
             base[node] = base.get(first, first)
         target = node.target
         name = str(getattr(target, "overloadpacket", ""))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -109,8 +110,22 @@ def plan(
         found = _planned(analysis, analysis.kept(round_to), tensors, mask)
         odd = _odd(found, model, example, graph, analysis, keep_root)
         if not odd - frozen:
+            _warn_of_unused(found, model, graph)
             return found
         frozen |= odd
+
+
+def _warn_of_unused(found: Compaction, model: nn.Module, graph: Graph) -> None:
+    """Say which parameters keep their size since the example, in evaluation mode, uses none."""
+    used = set(graph.tensors.values())
+    rest = [n for n, p in model.named_parameters() if p.requires_grad and n not in used]
+    if found.kept and rest:
+        warnings.warn(
+            f"{', '.join(rest[:4])}{' and others' if len(rest) > 4 else ''} take no part in "
+            "evaluation and stay as they are; if they read channels that go (an auxiliary head), "
+            "training stops there with an error.",
+            stacklevel=4,
+        )
 
 
 def _planned(
@@ -218,23 +233,34 @@ def _odd(
         return {n.name for n, rule in a.rules if not owner(n) and _changes(a, n, rule)}
     try:
         nodes = trace(small, example).nodes
-    except CompactionError as error:
+    except CompactionError:
         sites = [n.name for n, rule in a.rules if _changes(a, n, rule)]
         if not sites:
             raise
-        del error
         return set(sites)
     before = [n for n in graph.nodes if _computes(n)]
     after = [n for n in nodes if _computes(n) and not _selects(n, found.spec)]
-    if [operation(n) for n in before] != [operation(n) for n in after]:
-        raise CompactionError("The compacted network does other operations than the masked one.")
-    for old, new in zip(before, after, strict=True):
+    for old, new in _pairs(before, after):
         value = new.meta.get("val")
         if old.name in found.shapes and isinstance(value, Tensor):
             pairs = zip(found.shapes[old.name], value.shape, strict=True)
             if any(isinstance(x, int) and isinstance(y, int) and x != y for x, y in pairs):
                 return {old.name}  # what comes after follows from it
     return set()
+
+
+def _pairs(before: list[Any], after: list[Any]) -> list[tuple[Any, Any]]:
+    """Return operations and what became of them; a slice that takes all is no operation."""
+    pairs, left = [], after[::-1]
+    for old in before:
+        if left and operation(left[-1]) == operation(old):
+            pairs.append((old, left.pop()))
+        elif operation(old) != "slice":
+            left.append(old)
+            break
+    if left:
+        raise CompactionError("The compacted network does other operations than the masked one.")
+    return pairs
 
 
 def _changes(a: Analysis, node: Any, rule: Any) -> bool:
@@ -245,7 +271,7 @@ def _changes(a: Analysis, node: Any, rule: Any) -> bool:
 
 def _computes(node: Any) -> bool:
     """Whether a node is an operation; a slice is none where it takes everything."""
-    return node.op == "call_function" and operation(node) != "slice"
+    return node.op == "call_function" and operation(node) not in ("slice", "alias")
 
 
 def _selects(node: Any, spec: Spec) -> bool:

@@ -54,7 +54,7 @@ def units(net: nn.Module, example: tuple[Any, ...], share: float) -> Mask:
     """Draw a mask of channels; those that are added together live and die together."""
     keep = {}
     found = coupling(net, example, norms(net)).units
-    numbers = torch.cat(list(found.values())).max() + 1
+    numbers = torch.cat(list(found.values())).max().clamp(min=0) + 1
     alive = torch.rand(int(numbers)) >= share
     for path, ids in found.items():
         drawn = alive[ids] | (ids < 0)

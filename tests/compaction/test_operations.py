@@ -4,14 +4,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from checking import compacted, randomised
+from checking import compacted, randomised, size
 from checking import what_is_known_is_true as known
 from torch import Tensor, nn
 
+from ltpl.compaction import CompactionError, compact
 from ltpl.masks import Mask
 
 WIDTH = 8
@@ -89,7 +91,7 @@ SHAPED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("padding", [0, 1])
+@pytest.mark.parametrize("padding", [0, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("beta", [True, False])
 @pytest.mark.parametrize("activation", AT_ZERO, ids=lambda f: f.__name__)
 def test_constants_go_into_the_bias_but_not_through_a_border(
@@ -257,7 +259,7 @@ def test_a_view_that_is_changed_in_place_is_refused() -> None:
         return x
 
     net = randomised(Around(change))
-    with pytest.raises(CompactionError, match="in place|does not know"):
+    with pytest.raises(CompactionError, match=r"in place|does not know"):
         compacted(net, half(net), IMAGE)
 
 
@@ -308,3 +310,26 @@ def test_embeddings_lose_features() -> None:
 def test_a_batch_of_one_is_an_example(batch: int) -> None:
     net = randomised(Around(F.relu))
     assert compacted(net, half(net), (torch.randn(batch, 3, 8, 8),), [OTHER]).conv.out_channels == 4
+
+
+@pytest.mark.parametrize("beta", [True, False])
+@pytest.mark.parametrize("activation", [F.relu, F.sigmoid, F.softplus])
+def test_a_border_of_zeros_holds_constants_back(
+    activation: Callable[[Tensor], Tensor], beta: bool
+) -> None:
+    test_constants_go_into_the_bias_but_not_through_a_border(activation, beta, 1)
+
+
+def test_layers_that_only_training_uses_stay_whole() -> None:
+    class Helped(Linears):
+        def __init__(self) -> None:
+            super().__init__(nn.ReLU())
+            self.aid = nn.Linear(4, 5)
+
+        def forward(self, x: Tensor) -> Any:
+            return (super().forward(x), self.aid(x)) if self.training else super().forward(x)
+
+    net = randomised(Helped())
+    small = compacted(net, half(net), ROWS)
+    assert small.aid.weight.shape == (5, 4)
+    assert small.first.out_features == 4

@@ -9,6 +9,7 @@ from ltpl.compaction.operations import (
     chosen,
     convolution,
     created,
+    dimensions,
     joined,
     layers,
     norms,
@@ -30,6 +31,7 @@ _FAMILIES = (
     parts,
     joined,
     created,
+    dimensions,
     reduce,
     chosen,
 )

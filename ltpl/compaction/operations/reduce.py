@@ -98,7 +98,8 @@ class Reduction(Rule):
         if not args.get("keepdim"):
             for dim in sorted(gone):
                 live = live.unsqueeze(dim)
-        need = torch.broadcast_tensors(live, x.const)[0]
+        shape = [max(one, two) for one, two in zip(live.shape, x.const.shape, strict=True)]
+        need = live.expand(shape)
         a.want(args["self"], need & x.const.isnan())
         for dim in gone:
             read = need.movedim(dim, 0).flatten(1).any(1) if need.dim() > 1 else need

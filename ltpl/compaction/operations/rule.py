@@ -58,6 +58,8 @@ class Stored(Rule):
             a.parameters[name] = Value(
                 tuple(tensor.shape), labels, tensor, a.dead(name), parameter=name
             )
+        if not node.users:  # used in training only, or in no way that is seen here
+            a.freeze(a.parameters[name])
         return a.parameters[name]
 
 
