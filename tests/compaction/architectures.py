@@ -227,4 +227,12 @@ ARCHITECTURES: dict[str, Callable[[], Made]] = {
     "option A, cat": lambda: (Shortcut(cat_a), image(side=8)),
     "transformer": lambda: (transformer(), (torch.randn(2, 5, 8),)),
 }
-SLOW = ("ResNet-50", "DenseNet-121", "ResNeXt-50", "VGG-16-bn", "EfficientNet-B0", "DenseNet-40")
+SLOW = (
+    "ShuffleNetV2",
+    "ResNet-50",
+    "DenseNet-121",
+    "ResNeXt-50",
+    "VGG-16-bn",
+    "EfficientNet-B0",
+    "DenseNet-40",
+)

@@ -124,7 +124,7 @@ def many(count: int) -> None:
 
 
 def test_random_networks() -> None:
-    many(40)
+    many(25)
 
 
 @pytest.mark.slow
