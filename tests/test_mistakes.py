@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from ltpl.arguments import with_values
 from ltpl.cli import main
-from ltpl.commands import _with_values
 from ltpl.mistakes import is_input
 
 CONFIG = str(Path(__file__).parents[1] / "configs" / "quickstart.yaml")
@@ -67,7 +67,7 @@ def test_a_mistake_gets_one_line_and_exit_code_two(
 def test_switches_may_stand_alone() -> None:
     given = ["rounds", "--quiet", "--one_shot", "false", "--levels", "3", "--one_shot"]
     expected = ["rounds", "--quiet=true", "--one_shot", "false", "--levels", "3", "--one_shot=true"]
-    assert _with_values(given) == expected
+    assert with_values(given) == expected
 
 
 def test_an_error_in_a_program_is_not_called_a_mistake() -> None:

@@ -44,8 +44,10 @@ class Trajectory(Callback):
         self.exclude = exclude
 
     def _parameters(self, trainer: Any, pl_module: nn.Module) -> dict[str, nn.Parameter]:
-        if maskers(trainer) and self.include is None and self.exclude is None:
-            return {n: p for m in maskers(trainer) for n, p in m.prunable(pl_module).items()}
+        if self.include is None and self.exclude is None:
+            chosen = {n: p for m in maskers(trainer) for n, p in m.prunable(pl_module).items()}
+            if chosen:
+                return chosen
         return prunable(pl_module, self.include, self.exclude)
 
     def _mask(self, trainer: Any, parameters: dict[str, nn.Parameter]) -> Mask:

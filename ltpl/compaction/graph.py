@@ -117,7 +117,7 @@ def _names(model: nn.Module) -> dict[str, str]:
     return found
 
 
-def _bound(node: Node) -> dict[str, Any]:
+def bound(node: Node) -> dict[str, Any]:
     """Return arguments by name, defaults included; by position where there is no schema."""
     schema = getattr(node.target, "_schema", None)
     if schema is None:
@@ -154,7 +154,7 @@ def _resolved(nodes: list[Node]) -> dict[Node, dict[str, Any]]:
         return torch.fx.node.map_arg(value, lambda node: now.get(node, node))
 
     for node in nodes:
-        operands[node] = live(_bound(node))
+        operands[node] = live(bound(node))
         if node.op != "call_function" or not node.args:
             continue
         first = node.args[0]

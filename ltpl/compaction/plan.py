@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ltpl.compaction.analysis import Analysis, Kept
-from ltpl.compaction.errors import CompactionError
+from ltpl.compaction.foreseen import odd, ranges
 from ltpl.compaction.graph import Graph, operation, owner, trace
 from ltpl.compaction.rewrite import rebuild
 from ltpl.compaction.spec import Literal, Spec
@@ -29,6 +29,7 @@ class Compaction:
         spec: What changes besides the tensors.
         mask: What is zero already.
         shapes: What shapes the results of operations have then.
+        ranges: What slices take then, those that do not take everything.
         numbers: What buffers hold that number the channels of something else.
     """
 
@@ -37,6 +38,7 @@ class Compaction:
     spec: Spec
     mask: Mask = field(default_factory=lambda: Mask({}))
     shapes: dict[str, list[Any]] = field(default_factory=dict, repr=False)
+    ranges: dict[str, tuple[int, int, int]] = field(default_factory=dict, repr=False)
     numbers: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
     def narrow(self, name: str, tensor: Tensor) -> Tensor:
@@ -108,11 +110,11 @@ def plan(
     while True:
         analysis = Analysis(graph, tensors, mask, model, selection, frozen)
         found = _planned(analysis, analysis.kept(round_to), tensors, mask)
-        odd = _odd(found, model, example, graph, analysis, keep_root)
-        if not odd - frozen:
+        strange = odd(found, model, example, graph, analysis, keep_root)
+        if not strange - frozen:
             _warn_of_unused(found, model, graph)
             return found
-        frozen |= odd
+        frozen |= strange
 
 
 def _warn_of_unused(found: Compaction, model: nn.Module, graph: Graph) -> None:
@@ -149,7 +151,9 @@ def _planned(
         for node in a.graph.nodes
         if node.op == "call_function" and (known := a.value(node)) is not None
     }
-    return Compaction(indices, folded, spec, Mask(dict(mask or {})), shapes, _numbers(a, kept))
+    return Compaction(
+        indices, folded, spec, Mask(dict(mask or {})), shapes, ranges(a, kept), _numbers(a, kept)
+    )
 
 
 def _numbers(a: Analysis, kept: Kept) -> dict[str, Tensor]:
@@ -216,63 +220,3 @@ def _literals(a: Analysis, kept: Kept) -> list[Literal]:
 
 def _listed(value: Any) -> list[Any]:
     return list(value) if isinstance(value, (list, tuple)) else [value]
-
-
-def _odd(
-    found: Compaction,
-    model: nn.Module,
-    example: tuple[Any, ...],
-    graph: Graph,
-    a: Analysis,
-    keep_root: bool,
-) -> set[str]:
-    """Return the operations after which the compacted network has other shapes than foreseen."""
-    twin = copy.deepcopy(model)
-    small = found.apply(twin)
-    if keep_root and small is not twin:
-        return {n.name for n, rule in a.rules if not owner(n) and _changes(a, n, rule)}
-    try:
-        nodes = trace(small, example).nodes
-    except CompactionError:
-        sites = [n.name for n, rule in a.rules if _changes(a, n, rule)]
-        if not sites:
-            raise
-        return set(sites)
-    before = [n for n in graph.nodes if _computes(n)]
-    after = [n for n in nodes if _computes(n) and not _selects(n, found.spec)]
-    for old, new in _pairs(before, after):
-        value = new.meta.get("val")
-        if old.name in found.shapes and isinstance(value, Tensor):
-            pairs = zip(found.shapes[old.name], value.shape, strict=True)
-            if any(isinstance(x, int) and isinstance(y, int) and x != y for x, y in pairs):
-                return {old.name}  # what comes after follows from it
-    return set()
-
-
-def _pairs(before: list[Any], after: list[Any]) -> list[tuple[Any, Any]]:
-    """Return operations and what became of them; a slice that takes all is no operation."""
-    pairs, left = [], after[::-1]
-    for old in before:
-        if left and operation(left[-1]) == operation(old):
-            pairs.append((old, left.pop()))
-        elif operation(old) != "slice":
-            left.append(old)
-            break
-    if left:
-        raise CompactionError("The compacted network does other operations than the masked one.")
-    return pairs
-
-
-def _changes(a: Analysis, node: Any, rule: Any) -> bool:
-    return a.values.get(node) is not None and bool(
-        rule.literals(a, node, a.graph.operands[node], a.kept())
-    )
-
-
-def _computes(node: Any) -> bool:
-    """Whether a node is an operation; a slice is none where it takes everything."""
-    return node.op == "call_function" and operation(node) not in ("slice", "alias")
-
-
-def _selects(node: Any, spec: Spec) -> bool:
-    return operation(node) == "index_select" and owner(node) in spec.selections

@@ -9,8 +9,8 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import BATCHES, Tiny, TwoOptimizers, loader, network, trainer
 
-from ltpl.callbacks import FreezeSparsity, PruneAtEpoch, Trajectory
-from ltpl.masks import prune
+from ltpl.callbacks import EarlyBird, FreezeSparsity, PruneAtEpoch, Trajectory
+from ltpl.masks import prunable, prune
 
 
 def scalars(tmp_path: Any, module: Tiny, *callbacks: Any, **options: Any) -> dict[str, Any]:
@@ -72,6 +72,15 @@ def test_without_any_mask_density_is_what_is_not_zero(tmp_path: Any) -> None:
     assert float(runner.callback_metrics["ticket/density"]) == pytest.approx(mask.density)
     alone = trainer(tmp_path, [Trajectory()], max_epochs=1, limit_train_batches=0)
     alone.fit(module, loader())
+
+
+def test_a_callback_that_only_watches_does_not_say_what_is_prunable(tmp_path: Any) -> None:
+    module = Tiny(network())
+    callbacks = [EarlyBird(action="stop", channels="magnitude"), Trajectory()]
+    runner = trainer(tmp_path, callbacks, max_epochs=2)
+    runner.fit(module, loader())
+    weights = sum(p.numel() for p in prunable(module).values())
+    assert float(runner.callback_metrics["ticket/kept"]) == weights
 
 
 def test_every_logger_of_the_trainer_gets_it(tmp_path: Any) -> None:
