@@ -3,28 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from ltpl.callbacks.network import network_of
 from ltpl.masks.criteria import Criterion
 
-
-@dataclass(frozen=True)
-class Coupled:
-    """What the graph says of each normalisation layer, by its path in the LightningModule.
-
-    Args:
-        units: One id a channel; channels that are added together have equal ids.
-        trunk: Whether a channel is added to others.
-        producers: The weight that makes the channels, and the dimension of its outputs.
-    """
-
-    units: dict[str, Tensor]
-    trunk: dict[str, Tensor]
-    producers: dict[str, tuple[str, int]]
+if TYPE_CHECKING:
+    from ltpl.compaction.groups import Coupling
 
 
 class AlongGraph(Criterion):
@@ -41,7 +28,7 @@ class AlongGraph(Criterion):
         return Criterion(self.name, self.score)
 
 
-def coupled(pl_module: nn.Module, norms: Iterable[str], batch: Any) -> Coupled:
+def coupled(pl_module: nn.Module, norms: Iterable[str], batch: Any) -> Coupling:
     """Follow a batch through the network and return which channels are added together.
 
     Args:
@@ -52,13 +39,14 @@ def coupled(pl_module: nn.Module, norms: Iterable[str], batch: Any) -> Coupled:
     Raises:
         ValueError: If a training step does not call the network, or it cannot be followed.
     """
-    from ltpl.compaction.groups import coupling  # it loads torch.export, which takes its time
+    from ltpl.compaction.groups import Coupling, coupling  # it loads torch.export
 
     place = network_of(pl_module, batch)
     prefix = place.prefix
     found = coupling(place.module, place.arguments, [norm.removeprefix(prefix) for norm in norms])
-    return Coupled(
-        {prefix + norm: units for norm, units in found.units.items()},
-        {prefix + norm: added for norm, added in found.trunk.items()},
-        {prefix + norm: (prefix + name, dim) for norm, (name, dim) in found.producers.items()},
+    units, trunk, producers = found.units, found.trunk, found.producers
+    return Coupling(
+        {prefix + norm: ids for norm, ids in units.items()},
+        {prefix + norm: added for norm, added in trunk.items()},
+        {prefix + norm: (prefix + name, dim) for norm, (name, dim) in producers.items()},
     )

@@ -14,7 +14,6 @@ A function of yours is used by its dotted path, `score="mypackage.scores.mine"`,
 
 from __future__ import annotations
 
-import importlib
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -22,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ltpl.masks.criteria import Criterion
+from ltpl.masks.criteria import Criterion, look_up
 from ltpl.masks.errors import unknown
 from ltpl.masks.norms import producers_in_order
 from ltpl.masks.saliency import Loss, borrowed
@@ -93,37 +92,7 @@ def find_score(given: Score) -> Criterion:
         >>> find_score("gamma").score(torch.tensor([-2.0, 1.0]))
         tensor([2., 1.])
     """
-    if isinstance(given, Criterion):
-        return given
-    if callable(given):
-        return _checked(Criterion(getattr(given, "__name__", repr(given)), given))
-    if given in SCORES:
-        return SCORES[given]
-    module, _, attribute = given.rpartition(".")
-    if not module:
-        raise unknown("score", given, SCORES)
-    try:
-        function = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, TypeError) as error:
-        raise ValueError(f"score={given!r} cannot be imported: {error}.") from None
-    return _checked(Criterion(given, function))
-
-
-def _checked(score: Criterion) -> Criterion:
-    try:
-        needs = score.needs
-    except (TypeError, ValueError):
-        raise ValueError(
-            f"score={score.name!r} is no Python function whose arguments can be read; wrap it: "
-            "def mine(gamma): return ..."
-        ) from None
-    allowed = NETWORK_ARGUMENTS if "model" in needs else LAYER_ARGUMENTS
-    if not needs or any(name not in allowed for name in needs):
-        raise ValueError(
-            f"score={score.name!r} takes {list(needs)}; a score takes some of "
-            f"{list(LAYER_ARGUMENTS)}, or of {list(NETWORK_ARGUMENTS)}."
-        )
-    return score
+    return look_up("score", given, SCORES, LAYER_ARGUMENTS, NETWORK_ARGUMENTS)
 
 
 def channel_scores(

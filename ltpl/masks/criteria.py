@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -158,35 +158,53 @@ def find_criterion(given: str | Callable[..., Any] | Criterion) -> Criterion:
         >>> find_criterion("magnitude").score(torch.tensor([-2.0, 1.0]))
         tensor([2., 1.])
     """
+    return look_up("criterion", given, CRITERIA, PARAMETER_ARGUMENTS, NETWORK_ARGUMENTS)
+
+
+def look_up(
+    noun: str,
+    given: str | Callable[..., Any] | Criterion,
+    registry: Mapping[str, Criterion],
+    own: Sequence[str],
+    network: Sequence[str],
+) -> Criterion:
+    """Return what is registered under a name, lies at a dotted path, or is a function itself.
+
+    Args:
+        noun: What it is, for messages.
+        given: The name, path or function.
+        registry: What is known by name.
+        own: The arguments that a function may take.
+        network: Those of a function that looks at the whole network.
+
+    Raises:
+        ValueError: If there is nothing, or the function asks for an unknown argument.
+    """
     if isinstance(given, Criterion):
         return given
     if callable(given):
-        return _checked(Criterion(getattr(given, "__name__", repr(given)), given))
-    if given in CRITERIA:
-        return CRITERIA[given]
-    module, _, attribute = given.rpartition(".")
-    if not module:
-        raise unknown("criterion", given, CRITERIA)
+        found = Criterion(getattr(given, "__name__", repr(given)), given)
+    elif given in registry:
+        return registry[given]
+    else:
+        module, _, attribute = given.rpartition(".")
+        if not module:
+            raise unknown(noun, given, registry)
+        try:
+            found = Criterion(given, getattr(importlib.import_module(module), attribute))
+        except (ImportError, AttributeError, TypeError) as error:
+            raise ValueError(f"{noun}={given!r} cannot be imported: {error}.") from None
     try:
-        score = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, TypeError) as error:
-        raise ValueError(f"criterion={given!r} cannot be imported: {error}.") from None
-    return _checked(Criterion(given, score))
-
-
-def _checked(criterion: Criterion) -> Criterion:
-    try:
-        needs = criterion.needs
+        needs = found.needs
     except (TypeError, ValueError):
         raise ValueError(
-            f"criterion={criterion.name!r} is no Python function whose arguments can be read; "
-            "wrap it: def mine(weight): return ..."
+            f"{noun}={found.name!r} is no Python function whose arguments can be read; wrap it: "
+            f"def mine({own[0]}): return ..."
         ) from None
-    allowed = NETWORK_ARGUMENTS if "model" in needs else PARAMETER_ARGUMENTS
-    odd = [name for name in needs if name not in allowed]
-    if odd or not needs:
+    allowed = network if "model" in needs else own
+    if not needs or any(name not in allowed for name in needs):
         raise ValueError(
-            f"criterion={criterion.name!r} takes {list(needs)}; a criterion takes some of "
-            f"{list(PARAMETER_ARGUMENTS)}, or of {list(NETWORK_ARGUMENTS)}."
+            f"{noun}={found.name!r} takes {list(needs)}; a {noun} takes some of {list(own)}, or of "
+            f"{list(network)}."
         )
-    return criterion
+    return found

@@ -11,7 +11,7 @@ from tiny import Tiny, trainer
 from torch import Tensor, nn
 
 from ltpl.callbacks import NetworkSlimming
-from ltpl.callbacks.trunk import Coupled
+from ltpl.compaction.groups import Coupling
 from ltpl.models import ResNet
 
 HOLDS = "ignore:min_keep=.* holds channels back"
@@ -34,7 +34,7 @@ class Added(nn.Module):
         return self.head(x + self.last(self.down(self.inner(self.up(x)).relu())))
 
 
-GRAPH = Coupled(
+GRAPH = Coupling(
     units={
         "net.first": torch.arange(6),
         "net.inner": torch.arange(6, 16),
