@@ -131,8 +131,14 @@ def positional(
 
 
 def detached(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return arguments that hold on to no graph."""
-    return tuple(x.detach() if isinstance(x, Tensor) else x for x in arguments)
+    """Return arguments that hold on to no graph, sparse ones dense: they are to be followed."""
+
+    def free(x: Any) -> Any:
+        if not isinstance(x, Tensor):
+            return x
+        return x.detach() if x.layout == torch.strided else x.detach().to_dense()
+
+    return tuple(map(free, arguments))
 
 
 class _Idle:

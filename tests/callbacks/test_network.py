@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim.swa_utils import AveragedModel
 
-from ltpl.callbacks.network import Network, network_of, positional, smallest
+from ltpl.callbacks.network import Network, detached, network_of, positional, smallest
 from ltpl.callbacks.scoring import training_batches
 from ltpl.masks import Mask
 
@@ -288,3 +288,14 @@ def test_another_network_is_put_in_its_place() -> None:
     Network("1", compiled._orig_mod, ()).put(owner, new)
     assert owner[1] is compiled
     assert compiled._orig_mod is new
+
+
+@pytest.mark.filterwarnings("ignore:Sparse:UserWarning")
+def test_sparse_arguments_are_given_dense() -> None:
+    x = torch.rand(3, 4).round()
+    sparse, labels = x.to_sparse_csr(), torch.arange(3)
+    first, second, third = detached((sparse, x.to_sparse(), labels))
+    assert torch.equal(first, x)
+    assert torch.equal(second, x)
+    assert third is not labels
+    assert torch.equal(third, labels)
