@@ -122,7 +122,7 @@ def compact_checkpoint(built: Built, options: Compact) -> str:
     mask.apply_(module)
     place, calls, before = _validated(built, options.batches)
     inside = place.inside(mask)
-    found, proof = planned(
+    found = planned(
         place.module,
         inside,
         calls[0],
@@ -131,6 +131,7 @@ def compact_checkpoint(built: Built, options: Compact) -> str:
         options.selection,
         keep_root=not place.path,
     )
+    assert found.proof is not None
     dense = copy.deepcopy(place.module)
     small = found.apply(place.module)
     place.put(module, small)
@@ -141,7 +142,7 @@ def compact_checkpoint(built: Built, options: Compact) -> str:
     about = {
         "checkpoint": str(options.checkpoint),
         "start": options.start,
-        "proof": asdict(proof),
+        "error": [found.proof.error, found.proof.error64],
         "masked": before,
         "compacted": after,
         "parameters": [rows[-1].parameters, rows[-1].parameters_left],
@@ -163,7 +164,7 @@ def compact_checkpoint(built: Built, options: Compact) -> str:
         read = f"ltpl.load({str(out)!r}, model=...), with a new {type(small).__name__}"
     else:
         read = f"ltpl.load({str(out)!r})"
-    return _said(out, rows, str(proof), before, after, read)
+    return _said(out, rows, str(found.proof), before, after, read)
 
 
 def _snapshot(options: Compact, known: Sequence[str]) -> Path | None:

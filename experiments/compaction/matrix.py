@@ -34,9 +34,10 @@ def row(name: str, kind: str, amount: float, seed: int) -> dict[str, object]:
     began = time.perf_counter()
     try:
         mask = masked(model, example, amount, kind)
-        found, proof = planned(model, mask, example)
+        found = planned(model, mask, example)
     except CompactionError as error:
         return {**begin, "refused": str(error)}
+    proof = found.proof
     total = left(model, mask, example, found.apply(copy.deepcopy(model)))[-1]
     return {
         **begin,

@@ -214,7 +214,7 @@ class CompactAfterPruning(Callback):
         after = sum(p.numel() for p in small.parameters())
         rank_zero_info(
             f"CompactAfterPruning: after {trainer.current_epoch} epochs {before:,} -> {after:,} "
-            f"parameters ({after / before:.1%})"
+            f"parameters ({after / before:.1%}); {found.proof}"
         )
 
     @override

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ltpl.compaction.plan import Compaction, plan
-from ltpl.compaction.proof import Proof, drawn, prove
+from ltpl.compaction.proof import drawn, prove
 from ltpl.masks.mask import Mask
+
+_log = logging.getLogger(__name__)
 
 
 @torch.inference_mode(mode=False)  # else the result could never be trained
@@ -29,7 +33,7 @@ def compact(
 
     What is pruned is really gone: the result is a network of the same class and the same layers
     with fewer channels and neurons, under the same names. It is compared with the masked network
-    before it is returned.
+    before it is returned; the logger `ltpl.compaction.compact` says by how much they differ.
 
     A channel goes if nobody reads it, if it is zero, or if it is a constant that the bias of the
     next layer can take over. Channels that are added together go together. An operation that is
@@ -68,8 +72,11 @@ def compact(
     if example_input is None and not inputs:
         raise ValueError("compact needs an example_input, or batches: what the network is fed.")
     example = inputs[0] if example_input is None else arguments(example_input)
-    found, _ = planned(model, mask, example, inputs, round_to, selection, tolerance)
-    return found.apply(copy.deepcopy(uncompiled(model)))
+    found = planned(model, mask, example, inputs, round_to, selection, tolerance)
+    small = found.apply(copy.deepcopy(uncompiled(model)))
+    before, after = (sum(p.numel() for p in m.parameters()) for m in (model, small))
+    _log.info("Compacted %s -> %s parameters; %s", f"{before:,}", f"{after:,}", found.proof)
+    return small
 
 
 def planned(
@@ -81,7 +88,7 @@ def planned(
     selection: bool = True,
     tolerance: float = 1e-4,
     keep_root: bool = False,
-) -> tuple[Compaction, Proof]:
+) -> Compaction:
     """Find out what can go, and prove it on copies.
 
     Args:
@@ -105,7 +112,7 @@ def planned(
     found.mask.apply_(masked)
     doubles = copy.deepcopy(masked).double(), found.apply(copy.deepcopy(model).double())
     checked = list(batches) or drawn(example, 2)
-    return found, prove(masked, small, doubles, checked, tolerance)
+    return replace(found, proof=prove(masked, small, doubles, checked, tolerance))
 
 
 def arguments(batch: Any) -> tuple[Any, ...]:

@@ -76,7 +76,7 @@ def compact_together(
     example = arguments(example_input)
     batches = [arguments(batch) for batch in options.pop("batches", [])]
     network, optimizers = uncompiled(model), list(optimizers)
-    found, _ = planned(network, mask, example, batches, **options)
+    found = planned(network, mask, example, batches, **options)
     theirs = [_planned_alike(found, average, mask, example, options) for average in averages]
     names = {parameter: name for name, parameter in named_parameters(network).items()}
     slots = [change for each in optimizers for change in _narrowed_slots(each, found, names)]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ltpl.compaction.analysis import Analysis, Kept
 from ltpl.compaction.foreseen import odd, ranges
 from ltpl.compaction.graph import Graph, operation, owner, trace
+from ltpl.compaction.proof import Proof
 from ltpl.compaction.rewrite import rebuild
 from ltpl.compaction.spec import Literal, Spec
 from ltpl.masks.mask import Mask
@@ -31,6 +32,7 @@ class Compaction:
         shapes: What shapes the results of operations have then.
         ranges: What slices take then, those that do not take everything.
         numbers: What buffers hold that number the channels of something else.
+        proof: How far the compacted network was from the masked one.
     """
 
     kept: dict[str, dict[int, Tensor]]
@@ -40,6 +42,7 @@ class Compaction:
     shapes: dict[str, list[Any]] = field(default_factory=dict, repr=False)
     ranges: dict[str, tuple[int, int, int]] = field(default_factory=dict, repr=False)
     numbers: dict[str, Tensor] = field(default_factory=dict, repr=False)
+    proof: Proof | None = None
 
     def narrow(self, name: str, tensor: Tensor) -> Tensor:
         """Return the slices of a tensor that stay; `name` is the parameter's or buffer's."""

@@ -117,7 +117,7 @@ def test_training_goes_on_alike(make: Callable[[], nn.Module]) -> None:
     example = tuple(x.double() for x in image(4))
     mask = channels(net, 0.5)
     large = masked(net, mask).train()
-    found, _ = planned(net, mask, example)
+    found = planned(net, mask, example)
     small = found.apply(copy.deepcopy(net)).train()
     for model in (large, small):
         F.cross_entropy(model(*example), torch.arange(4)).backward()

@@ -125,3 +125,12 @@ def test_a_live_channel_that_goes_is_refused(network: str, monkeypatch: pytest.M
         compact(net, mask, (torch.rand(3, 4),))
     assert net[0] is layer
     assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+
+
+def test_the_error_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    net = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    keep = torch.tensor([True, False, True])
+    mask = Mask({"0.weight": keep[:, None].expand(3, 4).clone(), "0.bias": keep})
+    with caplog.at_level("INFO", "ltpl.compaction"):
+        compact(net, mask, torch.randn(5, 4))
+    assert "23 -> 16 parameters; equal to" in caplog.text
