@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,7 +41,7 @@ def cost(model: nn.Module, example: tuple[Any, ...]) -> list[LayerCost]:
         example: What it is called with.
     """
     twin = copy.deepcopy(model)
-    with evaluating(twin), torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with evaluating(twin), _in_parts(), torch.no_grad(), FlopCounterMode(display=False) as counter:
         twin(*example)
     name = type(twin).__name__
     flops = {path: sum(each.values()) for path, each in counter.get_flop_counts().items()}
@@ -57,6 +58,17 @@ def cost(model: nn.Module, example: tuple[Any, ...]) -> list[LayerCost]:
         if held or macs:
             rows.append(LayerCost(path, own, macs))
     return rows
+
+
+@contextlib.contextmanager
+def _in_parts() -> Iterator[None]:
+    """Let Transformer layers do one operation after another: what is fused is not counted."""
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
 
 
 def _inside(module: nn.Module, path: str, counts: Mapping[str, int]) -> int:

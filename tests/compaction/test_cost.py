@@ -97,3 +97,10 @@ def test_the_network_is_left_as_it_was() -> None:
     assert all(torch.equal(v, before[0][n]) for n, v in net.state_dict().items())
     assert [m.training for m in net.modules()] == before[1]
     assert torch.equal(random, torch.get_rng_state())
+
+
+def test_transformer_layers_are_counted_in_evaluation_mode_too() -> None:
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    found = total(cost(layer, (torch.randn(1, 5, 8),)))
+    assert found.macs >= 5 * (8 * 24 + 8 * 8 + 8 * 16 + 16 * 8)
+    assert torch.backends.mha.get_fastpath_enabled()
