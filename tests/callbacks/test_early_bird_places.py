@@ -110,6 +110,7 @@ print(bird.found[0.5] == run.current_epoch < 30, events.Tags()["images"])
 """
 
 
+@pytest.mark.slow
 def test_it_works_with_the_other_package_too(tmp_path: Path) -> None:
     pytest.importorskip("lightning")
     done = subprocess.run(
@@ -119,6 +120,7 @@ def test_it_works_with_the_other_package_too(tmp_path: Path) -> None:
     assert done.stdout.splitlines()[-1] == "True ['early_bird/0.5/distances']"
 
 
+@pytest.mark.slow
 def test_every_rank_holds_what_the_first_has_drawn(tmp_path: Path) -> None:
     script = Path(__file__).with_name("early_bird_two_processes.py")
     done = subprocess.run(

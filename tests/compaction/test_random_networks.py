@@ -124,7 +124,7 @@ def many(count: int) -> None:
 
 
 def test_random_networks() -> None:
-    many(25)
+    many(15)
 
 
 @pytest.mark.slow
