@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 import ltpl
 from ltpl.cli import main
+from ltpl.masks import Mask
 
 pytestmark = [
     pytest.mark.usefixtures("no_arguments"),
@@ -132,3 +134,45 @@ def test_a_wrong_option_ends_with_exit_code_two_and_its_name(
     assert len(told) == 1
     assert "max_epoks" in told[0]
     assert "did you mean '--trainer.max_epochs'" in told[0]
+
+
+@pytest.mark.parametrize(
+    ("slot", "options", "cure"),
+    [
+        ("slim", ["NetworkSlimming"], "`prune`"),
+        ("early_bird", ["EarlyBird", "--early_bird.action=prune"], "only watch"),
+    ],
+)
+def test_rounds_refuse_what_prunes_inside_a_fit(
+    slot: str, options: list[str], cure: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [f"--{slot}={options[0]}", *options[1:], f"--run={tmp_path / 'run'}"]
+    with pytest.raises(SystemExit) as stopped:
+        main(["rounds", f"--config={QUICKSTART}", *given])
+    assert stopped.value.code == 2
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert f"{slot}={options[0]} prunes inside a fit" in told
+    assert cure in told
+    assert not (tmp_path / "run").exists()
+
+
+def test_rounds_prune_channels_between_fits(tmp_path: Path) -> None:
+    network = {
+        "class_path": "ResNet",
+        "init_args": {"inputs": 1, "width": 0.25, "gamma": "uniform"},
+    }
+    config = {
+        "model": {"class_path": "ImageClassifier", "init_args": {"network": network}},
+        "data": {"class_path": "Digits", "init_args": {"batch_size": 512}},
+        "prune": {"class_path": "NetworkSlimming", "init_args": {"amount": 0.25, "trunk": "group"}},
+        "trainer": {"max_epochs": 1, "accelerator": "cpu"},
+    }
+    (tmp_path / "slim.yaml").write_text(yaml.safe_dump(config))
+    run = tmp_path / "run"
+    main(["rounds", f"--config={tmp_path / 'slim.yaml'}", f"--run={run}", "--levels=1", "--quiet"])
+    mask = Mask.load(run / "seed_0" / "round_01" / "mask.safetensors")
+    gammas = {name: keep for name, keep in mask.items() if name.endswith("weight")}
+    for name, keep in gammas.items():
+        assert torch.equal(keep, mask[name.removesuffix("weight") + "bias"])
+    total = sum(keep.numel() for keep in gammas.values())
+    assert 0.15 * total < total - sum(int(keep.sum()) for keep in gammas.values()) <= 0.25 * total
