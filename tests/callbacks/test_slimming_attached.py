@@ -15,7 +15,9 @@ from ltpl.cli import main
 from ltpl.masks import Mask
 
 
-@pytest.mark.parametrize("package", ["lightning.pytorch", "pytorch_lightning"])
+@pytest.mark.parametrize(
+    "package", ["lightning.pytorch", pytest.param("pytorch_lightning", marks=pytest.mark.slow)]
+)
 def test_it_attaches_to_the_trainer_of_either_package(package: str, tmp_path: Path) -> None:
     pytest.importorskip("lightning")
     code = f"""

@@ -228,6 +228,7 @@ ARCHITECTURES: dict[str, Callable[[], Made]] = {
     "transformer": lambda: (transformer(), (torch.randn(2, 5, 8),)),
 }
 SLOW = (
+    "MobileNetV2",
     "ShuffleNetV2",
     "ResNet-50",
     "DenseNet-121",

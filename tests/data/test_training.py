@@ -199,6 +199,7 @@ def test_judging_and_predicting_take_every_sample_once_and_in_order(data: Reside
     torch.testing.assert_close(predicted, logits)
 
 
+@pytest.mark.slow
 def test_two_processes_share_every_epoch_and_judge_as_one_does(
     data: Resident, tmp_path: Path
 ) -> None:

@@ -327,6 +327,7 @@ def test_the_learning_rate_is_logged_with_the_loss(tmp_path: Path) -> None:
     assert all(row["train/lr"] == pytest.approx(0.3) for _, row in rows.rows if "train/lr" in row)
 
 
+@pytest.mark.slow
 def test_two_processes_measure_what_one_does(tmp_path: Path) -> None:
     script = Path(__file__).with_name("two_processes.py")
     found = []

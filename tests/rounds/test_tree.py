@@ -246,6 +246,7 @@ print([r.kept for r in run.results], [r.steps for r in run.results])
 """
 
 
+@pytest.mark.slow
 def test_rounds_of_the_other_package_run_and_go_on(tmp_path: Path) -> None:
     pytest.importorskip("lightning")
 
