@@ -262,6 +262,7 @@ class LotteryCommands(CommandsOfEither):
         print(report(runs, out, numbers(options["rounds"], "rounds") or None))
 
     def _compact(self, options: Any) -> None:
+        self.save_config_callback = None  # the small network gets a config of its own
         self._dump_config()
         super().instantiate_classes()
         compact = Compact(**{name: options[name] for name in Compact.__dataclass_fields__})

@@ -97,8 +97,13 @@ def report(out: Path) -> dict:
     return json.loads((out / "report.json").read_text())
 
 
-def test_the_small_network_does_what_the_checkpoint_does(trained: Path, tmp_path: Path) -> None:
+def test_the_small_network_does_what_the_checkpoint_does(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
     main(["compact", str(trained), f"--out={tmp_path / 'small'}"])
+    assert not list((tmp_path / "here").iterdir())
     small = ltpl.load(tmp_path / "small").eval()
     whole = ResNet(depth=20, inputs=1, width=0.25)
     stored = torch.load(trained, weights_only=True)["state_dict"]
