@@ -55,6 +55,7 @@ BARE = {  # Trainer options of `ltpl compact`: it validates, and leaves nothing 
     "enable_model_summary": False,
     "devices": 1,
     "strategy": "auto",
+    "inference_mode": False,  # its batches are followed and exported afterwards
 }
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ltpl.callbacks.network import Network, detached, smallest
 from ltpl.callbacks.slimming import NetworkSlimming
@@ -242,14 +242,17 @@ def _start(
 
 
 def _write_formats(small: nn.Module, example: tuple[Any, ...], options: Compact, out: Path) -> None:
+    if not (options.export or options.onnx):
+        return
     small.eval()
+    sizes = [{0: torch.export.Dim.AUTO} if isinstance(x, Tensor) else None for x in example]
+    program = torch.export.export(small, example, dynamic_shapes=tuple(sizes))  # for any batch
     if options.export:
-        program = torch.export.export(small, example)
         with whole_file(out / "model.pt2") as beside, beside.open("wb") as file:
             torch.export.save(program, file)
     if options.onnx:
-        with whole_file(out / "model.onnx") as beside, torch.no_grad():
-            torch.onnx.export(small, example, beside, dynamo=True, external_data=False)
+        with whole_file(out / "model.onnx") as beside:
+            torch.onnx.export(program, f=beside, dynamo=True, external_data=False, verbose=False)
 
 
 def _write_layers(path: Path, rows: Sequence[LayerLeft]) -> None:

@@ -275,3 +275,18 @@ def test_a_new_process_that_only_knows_the_class_loads_it(trained: Path, tmp_pat
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ
     )
     assert done.stdout.strip() == "ResNet"
+
+
+@pytest.mark.filterwarnings("ignore")  # of the exporters
+def test_it_is_exported_for_batches_of_any_size(trained: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    runtime = pytest.importorskip("onnxruntime")
+    out = tmp_path / "small"
+    main(["compact", str(trained), f"--out={out}", "--onnx", "--export"])
+    x = torch.randn(3, 1, 8, 8)
+    expected = ltpl.load(out).eval()(x).detach()
+    program = torch.export.load(out / "model.pt2").module()
+    torch.testing.assert_close(program(x).detach(), expected, rtol=1e-4, atol=1e-5)
+    runner = runtime.InferenceSession(out / "model.onnx", providers=["CPUExecutionProvider"])
+    (found,) = runner.run(None, {runner.get_inputs()[0].name: x.numpy()})
+    torch.testing.assert_close(torch.from_numpy(found), expected, rtol=1e-4, atol=1e-5)
