@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
+import processes
 import torch
 from compact_two_processes import network
 from shrink import size
@@ -14,16 +13,7 @@ import ltpl
 
 
 def test_two_processes_train_on_as_with_the_masked_network(tmp_path: Path) -> None:
-    script = Path(__file__).with_name("compact_two_processes.py")
-    done = subprocess.run(
-        [sys.executable, str(script), str(tmp_path)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-        cwd=tmp_path,
-    )
-    assert done.returncode == 0, done.stderr
+    processes.run("compact_two_processes.py", tmp_path)
     kinds = ("masked", "small", "never wrapped")
     masked, small, parted = [[torch.load(tmp_path / f"{k}{r}.pt") for r in (0, 1)] for k in kinds]
     for one, other in zip(masked, small, strict=True):

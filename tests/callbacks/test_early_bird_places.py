@@ -9,6 +9,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import processes
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -122,16 +123,7 @@ def test_it_works_with_the_other_package_too(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_every_rank_holds_what_the_first_has_drawn(tmp_path: Path) -> None:
-    script = Path(__file__).with_name("early_bird_two_processes.py")
-    done = subprocess.run(
-        [sys.executable, str(script), str(tmp_path)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-        cwd=tmp_path,
-    )
-    assert done.returncode == 0, done.stderr
+    processes.run("early_bird_two_processes.py", tmp_path)
     first, second = (torch.load(tmp_path / f"rank{rank}.pt") for rank in (0, 1))
     assert first["found"] == second["found"] != {0.5: None}
     assert first["ticket"] == second["ticket"]

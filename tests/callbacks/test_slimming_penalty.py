@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import copy
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import processes
 import pytest
 import torch
 from pytorch_lightning.plugins.precision import MixedPrecision
@@ -257,16 +256,7 @@ def test_weights_pruned_beside_it_stay_pruned(tmp_path: Path) -> None:
 
 
 def test_two_processes_see_the_penalty_once(tmp_path: Path) -> None:
-    script = Path(__file__).with_name("slim_two_processes.py")
-    done = subprocess.run(
-        [sys.executable, str(script), str(tmp_path)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-        cwd=tmp_path,
-    )
-    assert done.returncode == 0, done.stderr
+    processes.run("slim_two_processes.py", tmp_path)
     found = [torch.load(tmp_path / f"rank{rank}.pt") for rank in (0, 1)]
     expected = torch.load(tmp_path / "by_hand.pt")
     for name, value in expected.items():

@@ -1,0 +1,21 @@
+"""Scripts that train in two processes, run as a user runs them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+
+def run(name: str, folder: Path) -> None:
+    """Run a script beside this file; it writes what it found into `folder`."""
+    script = Path(__file__).with_name(name)
+    done = subprocess.run(
+        [sys.executable, str(script), str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+        cwd=folder,
+    )
+    assert done.returncode == 0, done.stderr
