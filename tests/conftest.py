@@ -11,3 +11,9 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    """A test draws the same numbers alone, in any order, and in any worker."""
+    torch.manual_seed(0)

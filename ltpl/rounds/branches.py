@@ -138,8 +138,8 @@ def _run_branch(
         )
     source = _Source(experiment, branch, plan, main, tree)
     dry = is_dry(experiment)
-    loop = Loop(experiment, plan, tree, rounds, source.draw, branch.name, dry)
-    loop.run(f"{main.path.name}, {branch.name}", main)
+    loop = Loop(experiment, plan, tree, main, rounds, source.draw, branch.name, dry)
+    loop.run(f"{main.path.name}, {branch.name}")
     return tree
 
 

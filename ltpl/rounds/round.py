@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import yaml
 
+from ltpl.callbacks.masking import tell
 from ltpl.callbacks.position import go_to
 from ltpl.callbacks.rewinding import RewindToEpoch
 from ltpl.masks.files import whole_file
@@ -23,6 +23,7 @@ from ltpl.rounds.plan import Plan
 from ltpl.rounds.ranks import leads, wait_for_all
 from ltpl.rounds.seeds import EpochSeeds, Seeds
 from ltpl.rounds.start import TicketStart
+from ltpl.tickets.lineage import Lineage
 from ltpl.tickets.result import FILE, Result
 from ltpl.tickets.snapshot import Snapshot
 from ltpl.tickets.ticket import MASK, START, Ticket
@@ -36,7 +37,7 @@ class Round:
     Args:
         experiment: Builds the parts.
         plan: How a round is judged.
-        folder: Where the round lives.
+        lineage: Where the round lives, and what it comes from; callbacks are told.
         seeds: Its four seeds.
         display: Shows the steps.
     """
@@ -45,12 +46,13 @@ class Round:
         self,
         experiment: Experiment,
         plan: Plan,
-        folder: Path,
+        lineage: Lineage,
         seeds: Seeds,
         display: Any,
     ):
         self.plan = plan
-        self.folder = folder
+        self.lineage = lineage
+        self.folder = folder = lineage.folder
         self.checkpoint = newest_checkpoint(folder)
         from_step = self.checkpoint[1] if self.checkpoint else 0
         self._epochs = EpochSeeds(seeds.order, seeds.augmentation)
@@ -70,6 +72,7 @@ class Round:
         _must_train_here(self.parts.trainer)
         prepare(self.parts.module)
         self.parts.pruner.schedule = Never()  # what is next is drawn when the round has ended
+        tell(self.parts.trainer, "on_round", self.parts.module, lineage)
 
     def dense(self) -> dict[str, Any]:
         """Keep every weight, and take the snapshot that later rounds go back to."""
@@ -127,7 +130,7 @@ class Round:
                 "steps: rewind to an earlier moment or train longer."
             )
 
-    def judge(self, seed: int, level: int, branch: str | None, made_by: dict[str, Any]) -> Result:
+    def judge(self, made_by: dict[str, Any]) -> Result:
         """Test once, and write the result; with it, the round is finished."""
         parts, measure = self.parts, self._measure
         trainer, module, data = parts.trainer, parts.module, parts.data
@@ -142,8 +145,8 @@ class Round:
         test = _flat(trainer.test(module, data, verbose=False)) if testing else {}
         at_best = self.plan.test_at == "early_stop" and measure.early_stop
         result = Result(
-            seed=seed,
-            round=level,
+            seed=self.lineage.seed,
+            round=self.lineage.level,
             kept=mask.kept,
             total=mask.total,
             parameters=sum(p.numel() for p in module.parameters()),
@@ -158,7 +161,7 @@ class Round:
             test_acc=accuracy(test, self.plan.accuracy),
             seconds=measure.seconds,
             made_by={**made_by, "mask_digest": mask.digest},
-            branch=branch,
+            branch=self.lineage.branch,
         )
         self._events.experiment.close()
         if leads():

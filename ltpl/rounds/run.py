@@ -23,6 +23,7 @@ from ltpl.rounds.round import FINAL, Round
 from ltpl.rounds.seeds import mixed
 from ltpl.rounds.summary import write_events
 from ltpl.rounds.tree import RunTree
+from ltpl.tickets.lineage import Lineage
 from ltpl.tickets.result import Result
 from ltpl.tickets.snapshot import Snapshot
 from ltpl.tickets.ticket import MASK, START, Ticket
@@ -60,7 +61,7 @@ def _run_rounds(experiment: Experiment, plan: Plan, seeds: list[int]) -> RunTree
     rounds = [(seed, level) for seed in seeds for level in range(depth + 1)]
     draw = _Next(experiment, plan, tree).draw
     dry = is_dry(experiment)
-    Loop(experiment, plan, tree, rounds, draw, dry=dry).run(tree.path.name, tree)
+    Loop(experiment, plan, tree, tree, rounds, draw, dry=dry).run(tree.path.name)
     return tree
 
 
@@ -72,6 +73,7 @@ class Loop:
         experiment: Builds each round.
         plan: How a round is judged.
         tree: Where everything goes.
+        main: The run, which is reported at the end; another tree than that of a branch.
         rounds: Seed and level of each round.
         draw: Returns the ticket of a round that has none yet.
         branch: Name of the branch; None for the main line.
@@ -81,17 +83,17 @@ class Loop:
     experiment: Experiment
     plan: Plan
     tree: RunTree
+    main: RunTree
     rounds: list[tuple[int, int]]
     draw: Callable[[Parts, int, int], Ticket]
     branch: str | None = None
     dry: bool = False
 
-    def run(self, title: str, whole: RunTree) -> None:
+    def run(self, title: str) -> None:
         """Run what is not finished; show what came out.
 
         Args:
             title: What to call it.
-            whole: The run that is reported at the end.
         """
         todo = [each for each in self.rounds if self.tree.result(*each) is None]
         last = max(level for _, level in self.rounds)
@@ -108,8 +110,8 @@ class Loop:
         if leads():
             files = [self.tree.path / "summary.csv"]
             if self.plan.report:
-                files.append(report(whole.path))
-            display.line(as_text(rows(read_runs([whole.path])), [] if self.dry else files))
+                files.append(report(self.main.path))
+            display.line(as_text(rows(read_runs([self.main.path])), [] if self.dry else files))
 
     def _summarise(self) -> None:
         """Write `summary.csv` and `summary/` over what is finished."""
@@ -118,8 +120,8 @@ class Loop:
             write_events(self.tree.path / "summary", self.tree.results())
 
     def _round(self, seed: int, level: int, display: Display) -> Result:
-        folder = self.tree.round(seed, level)
-        one = Round(self.experiment, self.plan, folder, self.plan.seeds_of(seed), display)
+        lineage = self._lineage(seed, level)
+        one = Round(self.experiment, self.plan, lineage, self.plan.seeds_of(seed), display)
         if level == 0:
             made_by, density = one.dense(), 1.0
         else:
@@ -127,7 +129,18 @@ class Loop:
             made_by, density = ticket.made_by, ticket.mask.density
         display.starts(seed, level, density, one.checkpoint[1] if one.checkpoint else 0)
         one.train()
-        return one.judge(seed, level, self.branch, made_by)
+        return one.judge(made_by)
+
+    def _lineage(self, seed: int, level: int) -> Lineage:
+        first = level == 0
+        return Lineage(
+            seed=seed,
+            level=level,
+            folder=self.tree.round(seed, level),
+            dense=None if first and self.branch is None else self.main.round(seed, 0),
+            previous=None if first else self.main.round(seed, self.plan.parent(level)),
+            branch=self.branch,
+        )
 
 
 @dataclass(frozen=True)
