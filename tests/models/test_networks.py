@@ -215,7 +215,7 @@ def test_the_layout_of_the_memory_changes_no_logit(name: str) -> None:
     expected = network(x)
     network.to(memory_format=torch.channels_last)
     found = network(x.contiguous(memory_format=torch.channels_last))
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)  # another order of sums
 
 
 @pytest.mark.parametrize("name", ["lenet5-caffe", "resnet8-a", "densenet10", "resnet18-cifar"])
