@@ -13,9 +13,7 @@ from torch import nn
 from ltpl.masks.mask import Mask
 from ltpl.masks.select import named_parameters
 from ltpl.tickets.snapshot import Snapshot
-from ltpl.tickets.ticket import MASK, START
-
-FINAL = "final.safetensors"
+from ltpl.tickets.ticket import FINAL, MASK, START
 
 
 def config_beside(given: Sequence[str]) -> dict[str, Any] | None:

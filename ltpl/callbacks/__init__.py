@@ -1,6 +1,7 @@
 """Lightning callbacks: attach them to any project, on either namespace, unedited."""
 
 from ltpl.callbacks.compacting import CompactAfterPruning
+from ltpl.callbacks.distillation import Distillation
 from ltpl.callbacks.early_bird import EarlyBird
 from ltpl.callbacks.freezing import FreezeSparsity
 from ltpl.callbacks.pruning import PruneAtEpoch
@@ -13,6 +14,7 @@ __all__ = [
     "AtEpochs",
     "CompactAfterPruning",
     "Cubic",
+    "Distillation",
     "EarlyBird",
     "Every",
     "FreezeSparsity",

@@ -15,6 +15,7 @@ import torch
 from lightning_utilities.core.rank_zero import rank_zero_warn
 from typing_extensions import override
 
+from ltpl.callbacks.masking import tell
 from ltpl.callbacks.rewinding import Policy, RewindToEpoch
 from ltpl.masks.errors import unknown
 from ltpl.masks.mask import Mask
@@ -25,12 +26,12 @@ from ltpl.rounds.draw import next_mask, next_start
 from ltpl.rounds.experiment import Experiment, Parts
 from ltpl.rounds.plan import Plan, numbers
 from ltpl.rounds.ranks import leads
-from ltpl.rounds.round import FINAL
 from ltpl.rounds.run import Loop, fresh, is_dry
 from ltpl.rounds.seeds import EpochSeeds, mixed
 from ltpl.rounds.tree import RunTree
+from ltpl.tickets.lineage import Lineage
 from ltpl.tickets.snapshot import Snapshot
-from ltpl.tickets.ticket import MASK, START, Ticket
+from ltpl.tickets.ticket import FINAL, MASK, START, Ticket
 
 KINDS = {
     "retrain": "the same tickets, with whatever options are changed",
@@ -219,6 +220,7 @@ class _Source:
             save.path.parent.mkdir(parents=True, exist_ok=True)
             epochs = EpochSeeds(seeds.order, seeds.augmentation)
             parts = self.experiment.build(seeds.init, folder, [epochs, keep, save], [])
+            tell(parts.trainer, "on_round", parts.module, Lineage(seed, 0, folder, None, None))
             parts.pruner.schedule = Never()
             parts.pruner.hold(parts.module, Mask.dense(parts.pruner.prunable(parts.module)))
             found = newest_checkpoint(folder)

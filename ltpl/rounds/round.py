@@ -26,9 +26,7 @@ from ltpl.rounds.start import TicketStart
 from ltpl.tickets.lineage import Lineage
 from ltpl.tickets.result import FILE, Result
 from ltpl.tickets.snapshot import Snapshot
-from ltpl.tickets.ticket import MASK, START, Ticket
-
-FINAL = "final.safetensors"
+from ltpl.tickets.ticket import FINAL, MASK, START, Ticket
 
 
 class Round:

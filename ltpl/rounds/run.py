@@ -19,14 +19,14 @@ from ltpl.rounds.experiment import Experiment, Parts
 from ltpl.rounds.plan import Plan
 from ltpl.rounds.progress import Display
 from ltpl.rounds.ranks import leads
-from ltpl.rounds.round import FINAL, Round
+from ltpl.rounds.round import Round
 from ltpl.rounds.seeds import mixed
 from ltpl.rounds.summary import write_events
 from ltpl.rounds.tree import RunTree
 from ltpl.tickets.lineage import Lineage
 from ltpl.tickets.result import Result
 from ltpl.tickets.snapshot import Snapshot
-from ltpl.tickets.ticket import MASK, START, Ticket
+from ltpl.tickets.ticket import FINAL, MASK, START, Ticket
 
 
 def run_rounds(experiment: Experiment, plan: Plan, seeds: list[int]) -> RunTree:

@@ -47,11 +47,20 @@ def digest_of(state: Any, kind: str) -> str:
 
 def stored_digest(path: str | Path) -> str | None:
     """Return the digest that a file states, without reading its tensors; None if it states none."""
+    return _header(path).get("digest")
+
+
+def stored_format(path: str | Path) -> str | None:
+    """Return what kind of file it says it is; None if it says nothing or is not there."""
+    return _header(path).get("format")
+
+
+def _header(path: str | Path) -> dict[str, str]:
     try:
         with safe_open(path, framework="pt") as file:
-            return (file.metadata() or {}).get("digest")
+            return file.metadata() or {}
     except (SafetensorError, OSError):
-        return None
+        return {}
 
 
 def load_state(path: str | Path, kind: str) -> Any:

@@ -11,6 +11,7 @@ from ltpl.masks.mask import Mask
 from ltpl.tickets.snapshot import Snapshot
 
 MASK, START = "mask.safetensors", "snapshot.safetensors"
+FINAL = "final.safetensors"  # of a finished round: the trained network
 
 
 @dataclass(frozen=True)
