@@ -25,6 +25,7 @@ from ltpl.callbacks.supervision import Supervision, uncompiled
 from ltpl.callbacks.teacher import IN_ROUNDS, Heard, Teacher, taught, weights_of
 from ltpl.masks.errors import unknown
 from ltpl.tickets.lineage import Lineage
+from ltpl.tickets.weights import must_exist
 
 
 class Distillation(Callback):
@@ -156,8 +157,10 @@ class Distillation(Callback):
         return at_epoch(self.alpha, epoch), at_epoch(self.temperature, epoch)
 
     def on_round(self, trainer: Any, pl_module: Any, lineage: Lineage) -> None:
-        """Take note of the round that comes, and of the rounds before."""
+        """Take note of the round that comes; refuse a teacher that is not there at once."""
         self._lineage = lineage
+        if isinstance(self.teacher, str) and self.teacher not in (*IN_ROUNDS, "ema"):
+            must_exist(weights_of(self.teacher, lineage))
 
     @property
     def acts(self) -> bool:
@@ -223,8 +226,8 @@ class Distillation(Callback):
     def _taught(self, pl_module: nn.Module, path: str, student: nn.Module) -> tuple[str, nn.Module]:
         """Return what the teacher is called, and its network."""
         if isinstance(self.teacher, nn.Module):
-            alike = isinstance(self.teacher, type(pl_module))
-            network = self.teacher.get_submodule(path) if alike else self.teacher
+            as_ours = isinstance(self.teacher, type(pl_module))
+            network = self.teacher.get_submodule(path) if as_ours else self.teacher
             return type(network).__name__, network
         if self.teacher == "ema":
             update = get_ema_multi_avg_fn(self.decay)  # type: ignore[no-untyped-call]
@@ -232,10 +235,10 @@ class Distillation(Callback):
             if self._average_state is not None:
                 self.average.load_state_dict(self._average_state)
             return f"an average with decay {self.decay}", self.average.module
-        skeleton = self.network or self._skeleton or copy.deepcopy(student)
-        self._skeleton = None
         weights = weights_of(self.teacher or "dense", self._lineage)
-        return str(weights), taught(skeleton, weights, path)
+        alike = copy.deepcopy(student) if self._skeleton is None else self._skeleton
+        self._skeleton = None
+        return str(weights), taught(self.network, alike, weights, path)
 
     @override
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:

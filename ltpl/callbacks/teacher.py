@@ -111,11 +111,12 @@ def _dense_round(run: Path, lineage: Lineage | None) -> Path:
     return round_folder(run, seed, 0)
 
 
-def taught(network: nn.Module, weights: Path, path: str) -> nn.Module:
+def taught(network: nn.Module | None, alike: nn.Module, weights: Path, path: str) -> nn.Module:
     """Return a network with the weights of a teacher.
 
     Args:
-        network: A network of its architecture; it gets the weights.
+        network: A network of its architecture that was given; it gets the weights.
+        alike: One like the student, which is taken otherwise.
         weights: The file or folder they are in; what `ltpl.save` wrote brings its own architecture.
         path: What the student is called in the LightningModule.
     """
@@ -123,7 +124,8 @@ def taught(network: nn.Module, weights: Path, path: str) -> nn.Module:
     if (stored_format(compacted) or "").startswith("ltpl.compact/"):
         from ltpl.compaction.store import load  # it loads torch.export, which takes its time
 
-        return frozen(load(compacted))
+        return frozen(load(compacted, model=network))
+    network = alike if network is None else network
     load_weights_(network, weights, f"{path}." if path else "")
     return frozen(network)
 

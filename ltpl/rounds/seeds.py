@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import random
 from collections.abc import Iterator
@@ -42,7 +43,15 @@ def seed_all(seed: int) -> None:
     """Seed Python, NumPy and torch on every device."""
     random.seed(seed)
     np.random.seed(seed)
-    torch.manual_seed(seed)
+    if _has_accelerator():
+        torch.manual_seed(seed)
+    else:  # that would note it for each device that may come, with a stack trace, for ever
+        torch.default_generator.manual_seed(seed)
+
+
+@functools.cache
+def _has_accelerator() -> bool:
+    return torch.accelerator.is_available()
 
 
 def random_states() -> dict[str, Any]:

@@ -58,11 +58,21 @@ def plain(name: str) -> str:
     return name.replace("_orig_mod.", "")
 
 
+def must_exist(path: Path) -> None:
+    """Raise if there is neither such a file nor such a folder.
+
+    Raises:
+        FileNotFoundError: If there is not.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"No trained weights at {path}.")
+
+
 def _read(path: Path) -> Mapping[str, Tensor]:
+    must_exist(path)
     file = path / FINAL if path.is_dir() else path
     if not file.is_file():
-        hint = "" if file == path else f": it has no {FINAL}, as a finished round has"
-        raise FileNotFoundError(f"No trained weights at {path}{hint}.")
+        raise FileNotFoundError(f"{path} is no finished round: it has no {FINAL}.")
     if file.suffix == ".safetensors":
         snapshot = Snapshot.load(file)
         return {**snapshot.weights, **snapshot.buffers}
