@@ -129,12 +129,14 @@ def test_a_network_that_is_called_with_a_graph(tmp_path: Path) -> None:
         def training_step(self, batch: Any, batch_idx: int) -> Tensor:
             return cross_entropy(self.net(batch)[batch.train_mask], batch.y[batch.train_mask])
 
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            self.net(batch)
+
         def configure_optimizers(self) -> Any:
             return torch.optim.Adam(self.parameters())
 
     teacher = TakesData()
-    options = {"max_epochs": EPOCHS, "limit_val_batches": 0}
-    run = trainer(tmp_path, [Distillation(teacher, student="net")], **options)
+    run = trainer(tmp_path, [Distillation(teacher, student="net")], max_epochs=EPOCHS)
     run.fit(Foreign(), datamodule=data())
     assert teacher.asked == 1
     assert float(run.callback_metrics["distill/kd"]) > 0
