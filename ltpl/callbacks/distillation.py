@@ -60,8 +60,7 @@ class Distillation(Callback):
             dictionary, `{0: 8, 100: 2}`.
         alpha: Weight of the soft labels, 0 to 1; or by epoch.
         loss: `kl`, or `mse` of the logits, which knows no temperature.
-        network: The teacher's network, where it is another than the student; `teacher` then names
-            its weights.
+        network: The teacher's network where it is another; `teacher` then names its weights.
         output: Place, key or attribute of the logits, if the network returns several things.
         binary: Whether outputs are yes or no, one by one; so where there is one a sample.
         class_dim: Where the classes are.
@@ -108,15 +107,18 @@ class Distillation(Callback):
         from_round: int = 1,
         validate: bool = True,
     ):
-        for option, given, allowed, wanted in (
+        ranges: list[tuple[str, Any, Callable[[float], bool], str]] = [
             ("temperature", temperature, lambda t: 0 < t < math.inf, "above 0"),
             ("alpha", alpha, lambda a: 0 <= a <= 1, "from 0 to 1"),
             ("hidden_weight", hidden_weight, lambda w: 0 <= w < math.inf, "0 or more"),
             ("attention_weight", attention_weight, lambda w: 0 <= w < math.inf, "0 or more"),
             ("decay", decay, lambda d: 0 <= d < 1, "from 0 to below 1"),
             ("from_round", from_round, lambda r: r >= 0, "0 or more"),
-        ):
-            _in_range(option, given, allowed, wanted)
+        ]
+        for option, given, allowed, wanted in ranges:
+            values = list(given.values()) if isinstance(given, dict) else [given]
+            if not values or not all(allowed(value) for value in values):
+                raise ValueError(f"{option}={given!r}: {wanted} is wanted.")
         pairs = [*Pair.read("hidden", hidden), *Pair.read("attention", attention)]
         weights = {"hidden": hidden_weight, "attention": attention_weight}
         named = None if isinstance(teacher, nn.Module) else teacher and str(teacher)
@@ -296,9 +298,3 @@ def _log(trainer: Any, pl_module: Any, begin: str, means: dict[str, Any]) -> Non
         values = {begin + name: mean for name, mean in means.items()}
         several = trainer.world_size > 1
         pl_module.log_dict(values, on_step=False, on_epoch=True, sync_dist=several)
-
-
-def _in_range(option: str, given: Any, allowed: Callable[[float], bool], wanted: str) -> None:
-    values = list(given.values()) if isinstance(given, dict) else [given]
-    if not values or not all(allowed(value) for value in values):
-        raise ValueError(f"{option}={given!r}: {wanted} is wanted.")

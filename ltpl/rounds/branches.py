@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning_utilities.core.rank_zero import rank_zero_warn
 from typing_extensions import override
 
@@ -21,6 +20,7 @@ from ltpl.masks.errors import unknown
 from ltpl.masks.mask import Mask
 from ltpl.masks.schedule import Never
 from ltpl.masks.select import named_parameters, output_weights
+from ltpl.masks.shuffled import shuffled, shuffled_globally
 from ltpl.rounds.checkpoint import MidRound, newest_checkpoint
 from ltpl.rounds.draw import next_mask, next_start
 from ltpl.rounds.experiment import Experiment, Parts
@@ -180,9 +180,9 @@ class _Source:
         if branch.kind in ("mask_transfer", "ticket_transfer"):
             return self._transferred(parts, seed, level, mask)
         if branch.kind == "random_mask" and branch.counts == "global":
-            mask = _shuffled_globally(mask, mask_seed)
+            mask = shuffled_globally(mask, mask_seed)
         elif branch.kind in ("random_mask", "shuffled_mask"):
-            mask = _shuffled(mask, mask_seed)
+            mask = shuffled(mask, mask_seed)
         initial = Snapshot.take("0ep", parts.module)
         parent = self.plan.parent(level)
         if branch.kind == "one_shot":
@@ -282,21 +282,3 @@ class _Until(RewindToEpoch):
             return None
         trainer.should_stop = True
         return -1
-
-
-def _shuffled(mask: Mask, seed: int) -> Mask:
-    """Return masks with as many weights in each layer, elsewhere."""
-    generator = torch.Generator().manual_seed(seed)
-    return Mask({name: _permuted(keep, generator) for name, keep in mask.items()})
-
-
-def _permuted(keep: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    return keep.flatten()[torch.randperm(keep.numel(), generator=generator)].view(keep.shape)
-
-
-def _shuffled_globally(mask: Mask, seed: int) -> Mask:
-    """Return masks with as many weights in all, anywhere."""
-    flat = torch.cat([keep.flatten() for keep in mask.values()])
-    shuffled = _permuted(flat, torch.Generator().manual_seed(seed))
-    parts = torch.split(shuffled, [keep.numel() for keep in mask.values()])
-    return Mask({n: p.view(mask[n].shape) for n, p in zip(mask, parts, strict=True)})
