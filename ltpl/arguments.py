@@ -12,6 +12,8 @@ USUAL = {
     "rewind": {"class_path": "ltpl.callbacks.RewindToEpoch"},
     "slim": {"class_path": "ltpl.callbacks.NetworkSlimming"},
     "early_bird": {"class_path": "ltpl.callbacks.EarlyBird"},
+    "edges": {"class_path": "ltpl.callbacks.EdgePruning"},
+    "distill": {"class_path": "ltpl.callbacks.Distillation"},
 }
 SWITCHES = ("--quiet", "--one_shot", "--onnx", "--export", "--l1")
 

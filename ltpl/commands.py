@@ -35,7 +35,8 @@ SLOTS = {
     "rewind": "Where to go back to after a pruning, such as RewindToEpoch.",
     "slim": "A penalty that thins channels out.",
     "early_bird": "What stops when the ticket no longer changes.",
-    "distill": "A teacher.",
+    "edges": "Edges that go, such as EdgePruning.",
+    "distill": "A teacher, such as Distillation.",
     "trajectory": "What is logged about sparsity, such as Trajectory.",
 }
 OWN = {

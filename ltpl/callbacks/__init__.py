@@ -3,6 +3,7 @@
 from ltpl.callbacks.compacting import CompactAfterPruning
 from ltpl.callbacks.distillation import Distillation
 from ltpl.callbacks.early_bird import EarlyBird
+from ltpl.callbacks.edges import EdgePruning
 from ltpl.callbacks.freezing import FreezeSparsity
 from ltpl.callbacks.pruning import PruneAtEpoch
 from ltpl.callbacks.rewinding import RewindToEpoch
@@ -16,6 +17,7 @@ __all__ = [
     "Cubic",
     "Distillation",
     "EarlyBird",
+    "EdgePruning",
     "Every",
     "FreezeSparsity",
     "NetworkSlimming",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from torch import nn
 
+from ltpl.callbacks.around import Around
 from ltpl.callbacks.capture import Call, Capture
 from ltpl.callbacks.lesson import Lesson
 from ltpl.callbacks.means import Means, Shares
@@ -56,9 +56,9 @@ class Supervision:
         self.validated = Means()
         student = pl_module.get_submodule(path)
         self._capture = Capture(student, [pair.student for pair in lesson.pairs])
-        self._around = [_Around(pl_module, "training_step", self._train)]
+        self._around = [Around(pl_module, "training_step", self._train)]
         if validate:
-            self._around.append(_Around(pl_module, "validation_step", self._watch))
+            self._around.append(Around(pl_module, "validation_step", self._watch))
 
     def end(self) -> None:
         """Leave module, student and teacher as they were."""
@@ -111,34 +111,6 @@ class Supervision:
             heard = [ask(call) for call in calls]
             self.validated.add(self.lesson.compared(calls, heard, _first(args, kwargs)))
         return output
-
-
-class _Around:
-    """Runs instead of a method of a module, and is handed the method; several may nest."""
-
-    def __init__(self, module: Any, name: str, instead: Callable[..., Any]):
-        self.module, self.name = module, name
-        self.step = step = getattr(module, name)
-        self.was_set = name in vars(module)  # as Lightning does with a compiled module
-
-        @functools.wraps(step)
-        def around(*args: Any, **kwargs: Any) -> Any:
-            return instead(self.step, *args, **kwargs)
-
-        around.owner = self  # type: ignore[attr-defined]
-        vars(module)[name] = around
-
-    def remove(self) -> None:
-        """Put back what was there; what came later stays."""
-        outer = vars(self.module)[self.name].owner
-        if outer is not self:
-            while outer.step.owner is not self:
-                outer = outer.step.owner
-            outer.step, outer.was_set = self.step, self.was_set
-        elif self.was_set:
-            vars(self.module)[self.name] = self.step
-        else:
-            del vars(self.module)[self.name]
 
 
 def uncompiled(module: nn.Module) -> nn.Module:

@@ -143,7 +143,8 @@ def changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     names = sorted(before.keys() | after.keys())
     differ = [n for n in names if before.get(n) != after.get(n) and not FREE.match(n)]
     amounts = [n for n in differ if n.endswith(("amount", "amounts"))]
-    grown = [n for n in amounts if _several(before[n]) and _continued(before[n], after.get(n))]
+    was, now = before.get, after.get
+    grown = [n for n in amounts if _several(was(n)) and _continued(was(n), now(n))]
     kept = [name for name in differ if name not in grown]
     if not _continued(before.get("densities"), after.get("densities")):
         kept.append("densities")

@@ -54,7 +54,10 @@ def is_dry(experiment: Experiment) -> bool:
 def _run_rounds(experiment: Experiment, plan: Plan, seeds: list[int]) -> RunTree:
     tree, depth = RunTree(plan.run), plan.depth(experiment.amounts)
     with lightning_whispers():
-        check(experiment.build(plan.seeds_of(seeds[0]).init, tree.path, [], []), plan, depth)
+        parts = experiment.build(plan.seeds_of(seeds[0]).init, tree.path, [], [])
+        check(parts, plan, depth)
+        controls = _controls(parts)
+        del parts  # which may be large
     options = {name: value for name, value in vars(plan).items() if name != "run"}
     if leads():
         tree.begin({**experiment.config, **options}, levels=depth, seeds=seeds)
@@ -62,7 +65,22 @@ def _run_rounds(experiment: Experiment, plan: Plan, seeds: list[int]) -> RunTree
     draw = _Next(experiment, plan, tree).draw
     dry = is_dry(experiment)
     Loop(experiment, plan, tree, tree, rounds, draw, dry=dry).run(tree.path.name)
+    for name in controls if depth else ():
+        _run_control(experiment, plan, name, f"1-{depth}", ",".join(map(str, seeds)))
     return tree
+
+
+def _controls(parts: Parts) -> list[str]:
+    """Return the branches that callbacks ask for by naming a `control_branch`."""
+    names = [getattr(callback, "control_branch", None) for callback in parts.trainer.callbacks]
+    return list(dict.fromkeys(name for name in names if isinstance(name, str)))
+
+
+def _run_control(experiment: Experiment, plan: Plan, name: str, levels: str, seeds: str) -> None:
+    from ltpl.rounds.branches import Branch, run_branch  # they are built on this loop
+
+    shown = {option: getattr(plan, option) for option in ("save_every_n_steps", "report", "quiet")}
+    run_branch(experiment, Branch(name, "retrain", levels, seeds, **shown), plan.run)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
-"""What is stored between and within fits: snapshots and steps, in whole files without pickles."""
+"""What is stored between and within fits: snapshots, steps, edges, in whole files, no pickles."""
 
+from ltpl.tickets.edges import EdgeTicket
 from ltpl.tickets.snapshot import Snapshot
 from ltpl.tickets.step import Step
 
-__all__ = ["Snapshot", "Step"]
+__all__ = ["EdgeTicket", "Snapshot", "Step"]

@@ -434,11 +434,33 @@ def test_a_wrong_option_is_refused(options: dict[str, Any], message: str) -> Non
         Distillation(**{"teacher": "dense.ckpt", **options})
 
 
+class Outermost(pl.Callback):
+    """Somebody else's wrapper, put around ours and never taken away."""
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        step = pl_module.training_step
+        pl_module.training_step = lambda *args: step(*args)
+
+
+def test_somebody_elses_wrapper_stays_and_ours_lets_everything_through(tmp_path: Path) -> None:
+    net = network()
+    module = Tiny(net)
+    outermost = Outermost()
+    trainer(tmp_path, [Distillation(network()), outermost], max_epochs=1).fit(module, loader())
+    assert "training_step" in vars(module)
+    twin = copy.deepcopy(net)
+    trainer(tmp_path, [], max_epochs=1).fit(module, loader())
+    trainer(tmp_path, [], max_epochs=1).fit(Tiny(twin), loader())
+    assert equal(net, twin.state_dict())
+
+
 def test_several_teachers(tmp_path: Path) -> None:
     net, teachers = network(norm=False), [network(norm=False), nn.Linear(8, 3)]
     start, batch = copy.deepcopy(net), next(iter(loader()))
     each = [Distillation(t, temperature=1.0, alpha=0.5) for t in teachers]
-    trainer(tmp_path, each, max_epochs=1).fit(Tiny(net), single())
+    module = Tiny(net)
+    trainer(tmp_path, each, max_epochs=1).fit(module, single())
+    assert not {"training_step", "validation_step"} & set(vars(module))
     z = start(batch[0]).log_softmax(1)
     soft = [t(batch[0]).detach().softmax(1) for t in teachers]
     kd = [(p * (p.log() - z)).sum(1).mean() for p in soft]

@@ -12,7 +12,7 @@ from tiny import trainer
 from torch import Tensor
 from torch.nn.functional import cross_entropy, kl_div
 
-from ltpl.callbacks import Distillation
+from ltpl.callbacks import Distillation, EdgePruning
 from ltpl.data import StochasticBlockModel
 from ltpl.models import GCN, GraphSAGE
 from ltpl.modules import NodeClassifier
@@ -140,3 +140,24 @@ def test_a_network_that_is_called_with_a_graph(tmp_path: Path) -> None:
     run.fit(Foreign(), datamodule=data())
     assert teacher.asked == 1
     assert float(run.callback_metrics["distill/kd"]) > 0
+
+
+def test_edges_that_are_pruned_are_pruned_for_the_teacher_too(tmp_path: Path) -> None:
+    seen = []
+
+    class Sees(Counted):
+        def forward(self, x: Tensor, edge_index: Any, *rest: Tensor) -> Tensor:
+            seen.append(edge_index.shape[1])
+            return super().forward(x, edge_index, *rest)
+
+    graphs = data()
+    total = graphs.graph.edge_index.shape[1]
+    for first in (0, 1):
+        seen.clear()
+        prune = EdgePruning(amount=0.5, criterion="random", epoch=2)
+        callbacks = [prune, Distillation(Sees(inputs=16, hidden=8, outputs=4))]
+        module = NodeClassifier(gcn())
+        run = trainer(tmp_path, callbacks[first:] + callbacks[:first], max_epochs=EPOCHS)
+        run.fit(module, datamodule=graphs)
+        assert seen == [total, total // 2]
+        assert not {"training_step", "validation_step"} & set(vars(module))
