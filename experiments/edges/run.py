@@ -2,9 +2,8 @@
 
     python experiments/edges/run.py --data data --run runs/edges
 
-Each criterion is a run of `ltpl rounds` over configs/gcn_cora_imp.yaml with a weight pruning of
-next to nothing (one weight of 23,040 a round, which rounds cannot do without). Random edges are the
-control of the learned ones; `hard` trains on the graphs that `learned` found, with edges that are
+Each criterion is a run of `ltpl rounds` over configs/gcn_cora_imp.yaml that prunes no weights.
+Random edges are the control of the learned ones; `hard` trains on the graphs that `learned` found, with edges that are
 there or not and no weights on them. Writes `results.csv` into `experiments/edges/results` and
 prints the table.
 """
@@ -39,7 +38,8 @@ def train(folder: Path, data: str, criterion: str) -> RunTree:
             f"--data.data_dir={data}",
             f"--levels={LEVELS}",
             "--seeds=0-2",
-            "--prune.amount=5e-5",
+            "--prune.amount=0",
+            "--model.network.hidden=16",
             "--edges=EdgePruning",
             "--edges.amount=0.19",
             f"--edges.criterion={criterion}",

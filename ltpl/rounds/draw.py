@@ -45,12 +45,13 @@ def check(parts: Parts, plan: Plan, depth: int) -> None:
     rehearsal = replace(parts, pruner=by_size)
     untrained = Snapshot.take("0ep", parts.module)
     mask = Mask.dense(by_size.prunable(parts.module))
+    else_thinner = any(getattr(c, "prunes_in_rounds", False) for c in parts.trainer.callbacks)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for level in range(1, depth + 1):
             before = mask if not plan.one_shot else Mask.dense(by_size.prunable(parts.module))
             after = next_mask(rehearsal, plan, level, untrained, before, seed=0)
-            if after.kept == before.kept:
+            if after.kept == before.kept and not else_thinner:
                 raise ValueError(
                     f"Level {level} would prune nothing: {before.kept:,} of {before.total:,} "
                     "weights are left. Ask for fewer levels or larger amounts."

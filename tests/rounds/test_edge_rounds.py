@@ -124,6 +124,14 @@ def test_each_round_goes_on_with_what_the_one_before_kept(tmp_path: Path, criter
     assert last.kept == LEFT[2] - round(0.25 * LEFT[2])
 
 
+def test_edges_alone_are_pruned_and_all_weights_stay(tmp_path: Path) -> None:
+    run = find(tmp_path / "run", EdgePruning(0.25, control=False), prune={"amount": 0.0})
+    assert [result.density for result in run.results] == [1.0, 1.0, 1.0]
+    assert [logged(run.tree.round(0, level))[-1] for level in range(3)] == LEFT
+    with pytest.raises(ValueError, match="Level 1 would prune nothing"):
+        find(tmp_path / "none", None, prune={"amount": 0.0})
+
+
 def test_replicates_of_random_edges_differ_and_their_graphs_are_nested(tmp_path: Path) -> None:
     run = find(tmp_path / "run", EdgePruning(0.25, "random", seed=4), seeds=[0, 1], levels=1)
     assert not (run.path / "branches").exists()  # random edges need no random control
