@@ -3,9 +3,9 @@
     python experiments/edges/run.py --data data --run runs/edges
 
 Each criterion is a run of `ltpl rounds` over configs/gcn_cora_imp.yaml that prunes no weights.
-Random edges are the control of the learned ones; `hard` trains on the graphs that `learned` found, with edges that are
-there or not and no weights on them. Writes `results.csv` into `experiments/edges/results` and
-prints the table.
+Random edges are the control of the learned ones; `hard` trains on the graphs that `learned` found,
+with edges that are there or not and no weights on them. Writes `results.csv` into
+`experiments/edges/results` and prints the table.
 """
 
 from __future__ import annotations
