@@ -13,7 +13,7 @@ from torch.utils.hooks import RemovableHandle
 from typing_extensions import override
 
 from ltpl.callbacks.averages import mask_averages
-from ltpl.callbacks.namespace import Callback
+from ltpl.callbacks.sizing import Sizing
 from ltpl.masks.enforce import Enforcement
 from ltpl.masks.mask import Mask
 from ltpl.masks.paths import cut_off
@@ -22,7 +22,7 @@ from ltpl.masks.select import described, named_parameters, prunable
 SHARDED = ("FSDPStrategy", "XLAFSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy")
 
 
-class Masking(Callback):
+class Masking(Sizing):
     """Hold a mask and keep pruned weights, their gradients and optimiser slots at exactly zero.
 
     Parameters stay plain: checkpoints load into the unpruned model with `strict=True`, already
@@ -85,6 +85,7 @@ class Masking(Callback):
                 f"{type(self).__name__} does not work with {sharded.pop()}: it shards parameters, "
                 "and a mask needs them whole. Use strategy='ddp' or a single device."
             )
+        super().setup(trainer, pl_module, stage)
         if stage != "fit":
             return
         if self._module is not None and self._module() is not pl_module:

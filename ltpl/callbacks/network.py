@@ -6,7 +6,7 @@ import contextlib
 import copy
 import inspect
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from ltpl.masks.mask import Mask
 from ltpl.masks.saliency import borrowed
 
 
-class _Called(Exception):
+class Called(Exception):
     """Ends a step as soon as the network is called."""
 
 
@@ -62,7 +62,16 @@ class Network:
 
 
 def network_of(pl_module: Any, batch: Any) -> Network:
-    """Return the network that `training_step` calls with a batch, and the arguments.
+    """Return the network that `training_step` calls with a batch, and arguments to follow.
+
+    See `call_of`.
+    """
+    found = call_of(pl_module, batch)
+    return replace(found, arguments=detached(found.arguments))
+
+
+def call_of(pl_module: Any, batch: Any) -> Network:
+    """Return the network that `training_step` calls with a batch, and the arguments as they are.
 
     It is the smallest submodule that holds every parameter that trains: a loss or a metric beside
     it is not part of it. Nothing of the module changes.
@@ -76,11 +85,11 @@ def network_of(pl_module: Any, batch: Any) -> Network:
 
     def called(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         seen.append(positional(network, args, kwargs))
-        raise _Called
+        raise Called
 
     handle = module.register_forward_pre_hook(called, with_kwargs=True)
     try:
-        with borrowed(pl_module), _idle(pl_module), torch.no_grad(), contextlib.suppress(_Called):
+        with borrowed(pl_module), idle(pl_module), torch.no_grad(), contextlib.suppress(Called):
             step_output(pl_module, batch)
     finally:
         handle.remove()
@@ -89,7 +98,7 @@ def network_of(pl_module: Any, batch: Any) -> Network:
             f"training_step of {type(pl_module).__name__} does not call its "
             f"{path or 'forward'}, so it is not known what the network computes."
         )
-    return Network(path, network, detached(seen[0]))
+    return Network(path, network, seen[0])
 
 
 def smallest(pl_module: nn.Module) -> tuple[str, nn.Module]:
@@ -162,11 +171,11 @@ class _Idle:
 
 
 @contextlib.contextmanager
-def _idle(pl_module: Any) -> Iterator[None]:
+def idle(pl_module: Any) -> Iterator[None]:
     """Let nothing be logged, trained or counted while the block runs."""
 
     def stop(*_: Any, **__: Any) -> None:
-        raise _Called
+        raise Called
 
     def nothing(*_: Any, **__: Any) -> None:
         return None

@@ -13,8 +13,8 @@ from typing_extensions import override
 from ltpl.callbacks.averages import restart_averages
 from ltpl.callbacks.folder import store, stored_smaller
 from ltpl.callbacks.masking import maskers
-from ltpl.callbacks.namespace import Callback
 from ltpl.callbacks.position import position
+from ltpl.callbacks.sizing import Sizing
 from ltpl.masks.errors import unknown
 from ltpl.masks.mask import Mask
 from ltpl.masks.select import named_parameters
@@ -40,7 +40,7 @@ class Policy(str, Enum):
     continue_ = "continue"
 
 
-class RewindToEpoch(Callback):
+class RewindToEpoch(Sizing):
     """After each pruning of the same fit, go back to a snapshot of an early epoch or step.
 
     What goes back is written to the log and kept in the state: weights, buffers, optimisers,
@@ -115,6 +115,7 @@ class RewindToEpoch(Callback):
 
     @override
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
         if stage == "fit" and trainer.current_epoch == 0:
             self._forget()
 

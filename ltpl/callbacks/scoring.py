@@ -18,12 +18,19 @@ def training_batches(trainer: Any, count: int) -> list[Any]:
 
     The Trainer's own iterator, its generators and the global random state do not notice.
     """
-    loader = copy.copy(trainer.train_dataloader)
+    loader = trainer.train_dataloader
     if isinstance(loader, (Mapping, list, tuple)):
         raise ValueError(
             f"train_dataloader is a {type(loader).__name__} of loaders; criteria that look at data "
             "need a single one. Use ltpl.masks.prune(batches=...) instead."
         )
+    with torch.random.fork_rng(devices=[]):
+        return [_as_trained_on(trainer, batch) for batch in first_batches(loader, count)]
+
+
+def first_batches(loader: Any, count: int) -> list[Any]:
+    """Return the first batches of a fresh pass; the generators of a loader do not notice."""
+    loader = copy.copy(loader)
     if hasattr(loader, "_iterator"):
         loader._iterator = None  # persistent workers belong to the Trainer's own iterator
     owners = (loader, getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None))
@@ -31,12 +38,10 @@ def training_batches(trainer: Any, count: int) -> list[Any]:
     generators = [g for g in found if isinstance(g, torch.Generator)]
     states = [generator.get_state() for generator in generators]
     try:
-        with torch.random.fork_rng(devices=[]):
-            batches = list(itertools.islice(loader, count))
+        return list(itertools.islice(loader, count))
     finally:
         for generator, state in zip(generators, states, strict=True):
             generator.set_state(state)
-    return [_as_trained_on(trainer, batch) for batch in batches]
 
 
 def _as_trained_on(trainer: Any, batch: Any) -> Any:

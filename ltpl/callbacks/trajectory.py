@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from ltpl.callbacks.masking import live_mask, maskers
-from ltpl.callbacks.namespace import Callback
+from ltpl.callbacks.sizing import Sizing
 from ltpl.masks.mask import Mask
 from ltpl.masks.select import prunable
 
 
-class Trajectory(Callback):
+class Trajectory(Sizing):
     """Log density, density by layer, statistics of the surviving weights and learning rates.
 
     At the end of each epoch: `ticket/density` (of the prunable weights), `ticket/density_all` (of

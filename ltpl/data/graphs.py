@@ -1,94 +1,22 @@
-"""LightningDataModules that give one whole graph as the only batch of every epoch."""
+"""Graphs that node classifiers train on: citation graphs, the karate club, random blocks."""
 
 from __future__ import annotations
 
-import copy
 import warnings
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pytorch_lightning import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader
-from torch.utils.data.distributed import DistributedSampler
 
+from ltpl.data.graph_data import GraphData
 from ltpl.data.options import LARGEST_SEED, choice, share, whole
 from ltpl.data.planetoid import Citations, fetch, file_names, read
 from ltpl.data.pyg import of_pyg
-from ltpl.data.resident import as_it_is
 
 NAMES = ("Cora", "CiteSeer", "PubMed")
 SPLITS = ("public", "full", "random")
 TRAIN_PER_CLASS, VAL_NODES, TEST_NODES = 20, 500, 1000  # of a random split, as in the public one
-
-
-class GraphData(LightningDataModule):
-    """One graph, with masks for its training, validation and test nodes; `setup` fills `graph`.
-
-    `graph` is a `torch_geometric.data.Data` with `x`, `edge_index`, `y`, `train_mask`, `val_mask`
-    and `test_mask`. It is brought to the device that trains once.
-    """
-
-    graph: Any = None
-
-    def load(self) -> Any:
-        """Return the graph with its masks."""
-        raise NotImplementedError
-
-    def setup(self, stage: str) -> None:
-        """Load the graph; what was done to its edges since the first time stays done."""
-        if self.graph is None:
-            self.graph = self.load()
-
-    @property
-    def classes(self) -> int:
-        """Number of classes, after `setup`."""
-        return int(self.graph.y.max()) + 1
-
-    @property
-    def features(self) -> int:
-        """Features of a node, after `setup`."""
-        return int(self.graph.x.shape[1])
-
-    def _whole(self) -> DataLoader[Any]:
-        if self.trainer is not None:
-            device = self.trainer.strategy.root_device
-            if self.graph.y.device != device:
-                self.graph.to(device)  # in place: a copy would miss what is done to the edges
-        graphs: Any = [self.graph]
-        return DataLoader(
-            graphs,
-            batch_size=None,
-            # every process takes the whole; Lightning leaves a DistributedSampler as it is
-            sampler=DistributedSampler(graphs, num_replicas=1, rank=0, shuffle=False),
-            collate_fn=as_it_is,
-            generator=torch.Generator(),  # an epoch draws a seed, not from the global state
-        )
-
-    def train_dataloader(self) -> DataLoader[Any]:
-        """Return the graph."""
-        return self._whole()
-
-    def val_dataloader(self) -> DataLoader[Any]:
-        """Return the graph."""
-        return self._whole()
-
-    def test_dataloader(self) -> DataLoader[Any]:
-        """Return the graph."""
-        return self._whole()
-
-    def predict_dataloader(self) -> DataLoader[Any]:
-        """Return the graph."""
-        return self._whole()
-
-    def transfer_batch_to_device(
-        self, batch: Any, device: torch.device, dataloader_idx: int
-    ) -> Any:
-        """Return the graph on a device; where it is there already, that costs nothing."""
-        if batch.y.device == device:
-            return batch
-        return super().transfer_batch_to_device(copy.copy(batch), device, dataloader_idx)
 
 
 class Planetoid(GraphData):
@@ -106,6 +34,7 @@ class Planetoid(GraphData):
         sparse: Whether features are a CSR tensor: 1 % of Cora's are not zero.
         seed: Seed of a random split.
         download: Whether missing files are fetched into `data_dir`.
+        options: What `GraphData` takes beside: `neighbors`, `batch_size`.
     """
 
     def __init__(
@@ -117,8 +46,9 @@ class Planetoid(GraphData):
         sparse: bool = True,
         seed: int = 0,
         download: bool = False,
+        **options: Any,
     ):
-        super().__init__()
+        super().__init__(**options)
         self.data_dir = data_dir
         self.name: str = name if name in NAMES else str(choice("name", name, NAMES))
         self.split = choice("split", split, SPLITS)
@@ -202,10 +132,11 @@ class KarateClub(GraphData):
 
     Args:
         seed: Seed of the split of those 30.
+        options: What `GraphData` takes beside: `neighbors`, `batch_size`.
     """
 
-    def __init__(self, seed: int = 0):
-        super().__init__()
+    def __init__(self, seed: int = 0, **options: Any):
+        super().__init__(**options)
         self.seed = whole("seed", seed, 0, LARGEST_SEED)
 
     def load(self) -> Any:
@@ -232,6 +163,7 @@ class StochasticBlockModel(GraphData):
         train: Share of the nodes that are labelled for training.
         val: Share that validates; the others test.
         seed: Seed of everything.
+        options: What `GraphData` takes beside: `neighbors`, `batch_size`.
     """
 
     def __init__(
@@ -245,8 +177,9 @@ class StochasticBlockModel(GraphData):
         train: float = 0.2,
         val: float = 0.3,
         seed: int = 0,
+        **options: Any,
     ):
-        super().__init__()
+        super().__init__(**options)
         self.blocks = whole("blocks", blocks, 1)
         self.nodes = whole("nodes", nodes, 2)
         self.p_in = share("p_in", p_in)

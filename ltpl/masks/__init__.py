@@ -5,7 +5,7 @@ from ltpl.masks.channels import channel_mask
 from ltpl.masks.criteria import CRITERIA, Criterion
 from ltpl.masks.enforce import Enforcement
 from ltpl.masks.mask import LayerDensity, Mask
-from ltpl.masks.paths import live_path
+from ltpl.masks.paths import live, live_path
 from ltpl.masks.prune import prune
 from ltpl.masks.schedule import AtEpochs, Cubic, Every, PerRound, Schedule
 from ltpl.masks.select import prunable
@@ -24,6 +24,7 @@ __all__ = [
     "Schedule",
     "allocate",
     "channel_mask",
+    "live",
     "live_path",
     "prunable",
     "prune",

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ltpl.masks.errors import unknown
 from ltpl.masks.files import read_tensors, whole_file
-from ltpl.masks.select import named_parameters
+from ltpl.masks.select import is_bias, named_parameters
 
 FORMAT = "ltpl.mask/1"
 
@@ -118,6 +118,11 @@ class Mask(Mapping[str, Tensor]):
         """Share of the masked weights that are kept."""
         total = self.total
         return self.kept / total if total else 1.0
+
+    @property
+    def empty(self) -> tuple[str, ...]:
+        """Names of the parameters of which nothing is kept, biases left out."""
+        return tuple(n for n, keep in self.items() if not is_bias(n) and not keep.any())
 
     def density_of(self, model: nn.Module) -> float:
         """Share of *all* parameters of `model` that are left, biases and the like included."""

@@ -122,12 +122,17 @@ def _say_once(line: str) -> None:
     logging.getLogger("ltpl").info(line)
 
 
+def is_bias(name: str) -> bool:
+    """Whether a parameter is a bias, by its name."""
+    return "bias" in name.rpartition(".")[2].lower()
+
+
 def kind_of(name: str, parameter: Tensor, owner: nn.Module) -> str:
     """Say what a parameter is: one of `WEIGHTS` (may be pruned) or of `ON_REQUEST`."""
     leaf = name.rpartition(".")[2].lower()
     shape = () if isinstance(parameter, UninitializedParameter) else tuple(parameter.shape)
     owner_name = type(owner).__name__
-    if "bias" in leaf:
+    if is_bias(name):
         return "bias"
     if isinstance(owner, _NORMS) or "Norm" in owner_name:
         return "norm"

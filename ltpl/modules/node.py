@@ -14,11 +14,14 @@ from ltpl.modules.classifier import Classifier
 
 
 class NodeClassifier(Classifier):
-    """Classification of nodes; a batch is a whole graph.
+    """Classification of nodes; a batch is a whole graph, or a mini-batch of one.
 
-    That is a `torch_geometric.data.Data` with `x`, `edge_index`, `y`, the masks `train_mask`,
-    `val_mask` and `test_mask`, and `edge_weight` if edges have one. An epoch is one step, so set
-    the trainer's `log_every_n_steps=1`.
+    A whole graph is a `torch_geometric.data.Data` with `x`, `edge_index`, `y`, the masks
+    `train_mask`, `val_mask` and `test_mask`, and `edge_weight` if edges have one. An epoch is one
+    step, so set the trainer's `log_every_n_steps=1`.
+
+    Of the mini-batches of PyG's `NeighborLoader`, the nodes that it was asked for count, which are
+    the first `batch_size`; the masks are not looked at.
 
     Args:
         network: The network, called with `x` and `edge_index`; it returns the logits of all nodes.
@@ -62,6 +65,8 @@ class NodeClassifier(Classifier):
         Raises:
             ValueError: If the graph marks none.
         """
+        if hasattr(batch, "input_id"):
+            return self(batch)[: batch.batch_size], batch.y[: batch.batch_size]
         mask = getattr(batch, f"{stage}_mask", None)
         if mask is None:
             raise ValueError(f"The graph has no {stage}_mask, a bool for each node.")

@@ -1,5 +1,6 @@
 """What finished rounds say: tables, figures and one self-contained page."""
 
+from ltpl.report.alarm import alarm
 from ltpl.report.folder import report
 from ltpl.report.lines import Line, Run, read_runs
 from ltpl.report.score import Score
@@ -12,6 +13,7 @@ __all__ = [
     "Run",
     "Score",
     "Spread",
+    "alarm",
     "as_csv",
     "as_markdown",
     "as_text",

@@ -11,6 +11,7 @@ from importlib.resources import files
 from itertools import groupby
 from typing import Any
 
+from ltpl.report.alarm import alarm
 from ltpl.report.lines import Run
 from ltpl.report.looks import MINUS
 from ltpl.report.pictures import Picture, inline
@@ -51,6 +52,7 @@ def page(runs: Sequence[Run], table: Sequence[Row], pictures: Sequence[Picture])
         f"<h1>Lottery tickets: {escape(names)}</h1>",
         *(_found(run, table, len(runs) > 1) for run in runs),
         *(_figure(picture) for picture in pictures),
+        *_alarms(runs),
         _table(table),
         "<section>\n<h2>How this was made</h2>",
         *(_made(run) for run in runs),
@@ -68,6 +70,19 @@ def page(runs: Sequence[Run], table: Sequence[Row], pictures: Sequence[Picture])
 def _found(run: Run, table: Sequence[Row], several: bool) -> str:
     name = f"<strong>{escape(run.name)}.</strong> " if several else ""
     return f'<p class="found">{name}{_prose(sentence(run, table))}</p>'
+
+
+def _alarms(runs: Sequence[Run]) -> list[str]:
+    """Return what is dead in which round, as a list; nothing if everything lives."""
+    found = [
+        (f"{run.name}: " if len(runs) > 1 else "") + warning
+        for run in runs
+        for line in run.lines
+        for result in line.results
+        if (warning := alarm(result))
+    ]
+    items = "".join(f"<li>{_prose(warning)}</li>\n" for warning in found)
+    return [f'<ul class="alarm">\n{items}</ul>'] if found else []
 
 
 def _figure(picture: Picture) -> str:

@@ -12,6 +12,8 @@ from ltpl.report.lines import Line, Run
 from ltpl.report.score import Score, choose
 from ltpl.report.spread import Spread
 
+_MANY = 1e6  # paths beyond are written as 1.2e+06
+
 
 @dataclass(frozen=True)
 class Row:
@@ -25,6 +27,11 @@ class Row:
         density: Share of the prunable weights that are left, mean over seeds.
         density_all: Share of all parameters that are left, mean over seeds.
         kept: Prunable weights that are left, mean over seeds.
+        live_inputs: Features of the input that lead to an output, mean over seeds; None if that is
+            not known.
+        inputs: Features of the input.
+        live_paths: Paths of kept weights from an input to an output, mean over seeds.
+        dead: In how many seeds a layer is dead.
         seeds: How many seeds have finished the round.
         measure: What `score`, `validation`, `difference` and `start` are values of.
         score: The test score, or what stands for it.
@@ -42,6 +49,10 @@ class Row:
     density: float
     density_all: float
     kept: int
+    live_inputs: float | None
+    inputs: int | None
+    live_paths: float | None
+    dead: int
     seeds: int
     measure: Score
     score: Spread | None
@@ -90,6 +101,10 @@ def _row(run: Run, line: Line, number: int, measure: Score) -> Row:
         density=sum(r.density for r in level) / len(level),
         density_all=sum(r.density_all for r in level) / len(level),
         kept=round(sum(r.kept for r in level) / len(level)),
+        live_inputs=_mean([r.live_inputs for r in level]),
+        inputs=level[0].inputs,
+        live_paths=_mean([r.live_paths for r in level]),
+        dead=sum(bool(r.dead) for r in level),
         seeds=len(level),
         measure=measure,
         score=Spread.of(measure.of(r) for r in level),
@@ -99,6 +114,11 @@ def _row(run: Run, line: Line, number: int, measure: Score) -> Row:
         start=Spread.of(measure.start(r) for r in level),
         seconds=sum(r.seconds for r in level) / len(level),
     )
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
 
 
 def columns(table: Sequence[Row]) -> list[Column]:
@@ -111,6 +131,7 @@ def columns(table: Sequence[Row]) -> list[Column]:
     several = len({row.run for row in table}) > 1
     share = 2 if min(row.density for row in table) >= 0.001 else 4
     tested = measure.stage == "test"
+    selects = any(r.dead or r.live_inputs != r.inputs for r in table)
     every = [
         Column("run", lambda r: r.run if several else "", left=True),
         Column("line", lambda r: "dense" if is_dense(r) else r.line, left=True),
@@ -118,6 +139,8 @@ def columns(table: Sequence[Row]) -> list[Column]:
         Column("weights left, %", lambda r: f"{100 * r.density:.{share}f}"),
         Column("of all parameters, %", lambda r: f"{100 * r.density_all:.{share}f}"),
         Column("weights left", lambda r: f"{r.kept:,}"),
+        Column("live inputs", lambda r: _live_inputs(r) if selects else ""),
+        Column("live paths", lambda r: _live_paths(r) if selects else ""),
         Column("seeds", lambda r: str(r.seeds)),
         Column(measure.name() + unit, lambda r: _text(r.score, places)),
         Column(f"against dense{points}", lambda r: _text(r.difference, places, "+")),
@@ -143,7 +166,7 @@ def as_csv(table: Sequence[Row]) -> str:
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(_CSV)
     for r in table:
-        writer.writerow([r.run, r.branch or "", r.round, *_sizes(r), *_measures(r)])
+        writer.writerow([r.run, r.branch or "", r.round, *_sizes(r), *_measures(r), *_living(r)])
     return file.getvalue()
 
 
@@ -151,11 +174,16 @@ _CSV = (
     *("run", "branch", "round", "density_percent", "density_all_percent", "weights_left", "seeds"),
     *("measure", "score", "score_std", "validation", "validation_std"),
     *("difference_to_dense", "difference_std", "early_stop_step", "before_retraining", "seconds"),
+    *("live_inputs", "inputs", "live_paths", "seeds_with_dead_layers"),
 )
 
 
 def _sizes(r: Row) -> list[str]:
     return [_plain(100 * r.density), _plain(100 * r.density_all), str(r.kept), str(r.seeds)]
+
+
+def _living(r: Row) -> list[str]:
+    return [*map(_plain, (r.live_inputs, r.inputs, r.live_paths)), str(r.dead)]
 
 
 def _measures(r: Row) -> list[str]:
@@ -208,6 +236,18 @@ def _text(spread: Spread | None, decimals: int, sign: str = "") -> str:
 
 def _early_stop(row: Row) -> str:
     return "" if row.early_stop_step is None else f"{row.early_stop_step.mean:,.0f}"
+
+
+def _live_inputs(row: Row) -> str:
+    if row.live_inputs is None:
+        return ""
+    return f"{row.live_inputs:,.0f} of {row.inputs:,}"
+
+
+def _live_paths(row: Row) -> str:
+    if row.live_paths is None:
+        return ""
+    return f"{row.live_paths:,.0f}" if row.live_paths < _MANY else f"{row.live_paths:.1e}"
 
 
 def _plain(value: float | None) -> str:

@@ -22,7 +22,7 @@ from ltpl.masks.schedule import Never
 from ltpl.masks.select import named_parameters, output_weights
 from ltpl.masks.shuffled import shuffled, shuffled_globally
 from ltpl.rounds.checkpoint import MidRound, newest_checkpoint
-from ltpl.rounds.draw import next_mask, next_start
+from ltpl.rounds.draw import next_mask, next_start, prepare
 from ltpl.rounds.experiment import Experiment, Parts
 from ltpl.rounds.plan import Plan, numbers
 from ltpl.rounds.ranks import leads
@@ -194,14 +194,13 @@ class _Source:
         rewinder = copy.copy(parts.rewinder)
         if branch.kind in set(Policy):
             rewinder.policy, rewinder.mask_1 = Policy(branch.kind), "rewind"
-        folder = self.tree.round(seed, level)
         anew = mixed("reinit", chance.init, level, *([branch.draw] if branch.draw else []))
         return next_start(
             rewinder,
             mask,
             self._rewinding_point(rewinder, seed, initial),
             Snapshot.load(self.main.round(seed, parent) / FINAL),
-            lambda: fresh(self.experiment, folder, anew),
+            lambda: fresh(self.experiment, self.tree.round(seed, level), anew),
             mask_seed,
         )
 
@@ -220,6 +219,7 @@ class _Source:
             save.path.parent.mkdir(parents=True, exist_ok=True)
             epochs = EpochSeeds(seeds.order, seeds.augmentation)
             parts = self.experiment.build(seeds.init, folder, [epochs, keep, save], [])
+            prepare(parts)
             tell(parts.trainer, "on_round", parts.module, Lineage(seed, 0, folder, None, None))
             parts.pruner.schedule = Never()
             parts.pruner.hold(parts.module, Mask.dense(parts.pruner.prunable(parts.module)))

@@ -15,6 +15,7 @@ from torch import Tensor
 from ltpl.callbacks.pruning import PruneAtEpoch
 from ltpl.callbacks.rewinding import Policy, RewindToEpoch
 from ltpl.callbacks.scoring import training_loss
+from ltpl.callbacks.sizing import first, lazy, size_, undisturbed
 from ltpl.masks.criteria import find_criterion
 from ltpl.masks.mask import Mask
 from ltpl.masks.select import named_parameters
@@ -39,7 +40,7 @@ def check(parts: Parts, plan: Plan, depth: int) -> None:
             beyond the end of training.
     """
     _must_end_later(parts)
-    prepare(parts.module)
+    prepare(parts)
     by_size = copy.copy(parts.pruner)
     by_size.criterion = find_criterion("magnitude")  # counts do not depend on the criterion
     rehearsal = replace(parts, pruner=by_size)
@@ -71,9 +72,27 @@ def _must_end_later(parts: Parts) -> None:
         )
 
 
-def prepare(module: Any) -> None:
-    """Build what a module builds late, in `configure_model`; Lightning may call it again."""
+def prepare(parts: Parts) -> None:
+    """Build what a module builds late, in `configure_model`, and give lazy layers their sizes.
+
+    Lightning may call `configure_model` again.
+
+    Raises:
+        ValueError: If there are lazy layers, and the module optimises by itself.
+    """
+    module = parts.module
     module.configure_model()
+    if lazy(module):
+        if not module.automatic_optimization:
+            raise ValueError(
+                f"{type(module).__name__} has lazy layers and manual optimization: rounds cannot "
+                "run its training step before there are optimisers. Give the layers their sizes."
+            )
+        with undisturbed():
+            batch = first(_training_data(parts))
+            batch = module._apply_batch_transfer_handler(batch, device=module.device)
+        module.trainer = parts.trainer
+        size_(module, batch)
 
 
 def next_mask(
@@ -130,10 +149,14 @@ def _evidence(parts: Parts) -> dict[str, Any]:
 
 def _batches(parts: Parts) -> list[Any]:
     seed_all(mixed("batches", parts.pruner.seed))
+    return list(itertools.islice(_training_data(parts), parts.pruner.batches))
+
+
+def _training_data(parts: Parts) -> Any:
     source = parts.data if parts.data is not None else parts.module
     source.prepare_data()
     source.setup("fit")
-    return list(itertools.islice(source.train_dataloader(), parts.pruner.batches))
+    return source.train_dataloader()
 
 
 def next_start(

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from typing_extensions import override
 
 from ltpl.callbacks.namespace import Callback
+from ltpl.report import alarm
 from ltpl.rounds.ranks import leads
 from ltpl.tickets.result import Result
 
@@ -95,6 +96,8 @@ class Display(Callback):
         name = f"seed {result.seed} round {result.round:>{len(str(self.last))}}/{self.last}"
         weights = f"{100 * result.density:6.2f} % of weights"
         self.line(f"{name}: {weights}{_measured(result)}, {result.seconds:.1f} s{until}")
+        if warning := alarm(result):
+            self.line(warning)
         if self._bars is not None:
             note = f"{timedelta(seconds=round(left))} left"
             self._bars.update(self._all, completed=self.finished, note=note)

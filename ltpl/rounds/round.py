@@ -13,10 +13,12 @@ from ltpl.callbacks.position import go_to
 from ltpl.callbacks.rewinding import RewindToEpoch
 from ltpl.masks.files import whole_file
 from ltpl.masks.mask import Mask
+from ltpl.masks.paths import Live
 from ltpl.masks.schedule import Never
 from ltpl.rounds.checkpoint import MidRound, newest_checkpoint
 from ltpl.rounds.draw import prepare, without_slots
 from ltpl.rounds.experiment import Experiment, Parts
+from ltpl.rounds.living import Living
 from ltpl.rounds.measure import Measure, accuracy, validation_loss
 from ltpl.rounds.metrics import MetricsFile, events
 from ltpl.rounds.plan import Plan
@@ -56,8 +58,9 @@ class Round:
         self._epochs = EpochSeeds(seeds.order, seeds.augmentation)
         self._start = TicketStart()
         self._measure = Measure(keep_best=plan.test_at == "early_stop")
+        self._living = Living()
         save = MidRound(folder / "checkpoints" / "last.ckpt", plan.save_every_n_steps)
-        callbacks = [self._epochs, self._start, self._measure, save, display]
+        callbacks = [self._epochs, self._start, self._measure, self._living, save, display]
         if leads():
             (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
             for torso in folder.rglob(".*"):  # files that a killed process had not finished
@@ -68,7 +71,7 @@ class Round:
         loggers = [self._events, MetricsFile(folder / "metrics.csv", from_step)]
         self.parts: Parts = experiment.build(seeds.init, folder, callbacks, loggers)
         _must_train_here(self.parts.trainer)
-        prepare(self.parts.module)
+        prepare(self.parts)
         self.parts.pruner.schedule = Never()  # what is next is drawn when the round has ended
         tell(self.parts.trainer, "on_round", self.parts.module, lineage)
 
@@ -141,6 +144,7 @@ class Round:
             module.load_state_dict(measure.best)
         testing = tests(module, data)
         test = _flat(trainer.test(module, data, verbose=False)) if testing else {}
+        living = self._living.found or Live(dead=mask.empty)
         at_best = self.plan.test_at == "early_stop" and measure.early_stop
         result = Result(
             seed=self.lineage.seed,
@@ -149,6 +153,10 @@ class Round:
             total=mask.total,
             parameters=sum(p.numel() for p in module.parameters()),
             layers=[(row.name, row.kept, row.total) for row in mask.table()],
+            live_inputs=living.inputs,
+            inputs=living.inputs_total,
+            live_paths=living.paths,
+            dead=list(living.dead),
             start=measure.start,
             early_stop=measure.early_stop,
             early_stop_step=measure.early_stop_step,

@@ -189,9 +189,9 @@ class _Next:
 
 def fresh(experiment: Experiment, folder: Path, seed: int) -> Snapshot:
     """Return a network with other initial weights."""
-    module = experiment.build(seed, folder, [], []).module
-    prepare(module)
-    return Snapshot.take("0ep", module)
+    parts = experiment.build(seed, folder, [], [])
+    prepare(parts)
+    return Snapshot.take("0ep", parts.module)
 
 
 @contextmanager

@@ -25,6 +25,10 @@ class Result:
         total: Prunable weights.
         parameters: All parameters, biases and the like included.
         layers: Name, kept and total of each pruned parameter.
+        live_inputs: Features of the input that lead to an output; None if that is not known.
+        inputs: Features of the input.
+        live_paths: Paths of kept weights from an input to an output.
+        dead: Pruned parameters through whose kept weights no path runs.
         start: Validation metrics of the ticket before training.
         early_stop: Validation metrics where the validation loss was lowest.
         early_stop_step: That step.
@@ -44,6 +48,10 @@ class Result:
     total: int
     parameters: int
     layers: list[tuple[str, int, int]]
+    live_inputs: int | None = None
+    inputs: int | None = None
+    live_paths: float | None = None
+    dead: list[str] = field(default_factory=list)
     start: dict[str, float] = field(default_factory=dict)
     early_stop: dict[str, float] = field(default_factory=dict)
     early_stop_step: int | None = None
