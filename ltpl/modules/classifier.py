@@ -22,9 +22,10 @@ class Classifier(LightningModule):
     """Cross-entropy training of a network that returns logits, with metrics for every stage.
 
     Logged are `train/loss` and `train/acc` of single batches and `train/lr`, every
-    `log_every_n_steps` of the trainer and at the end of an epoch; `train/loss_epoch` and
-    `train/acc_epoch` over the samples of each epoch, as the network was when it saw them; and
-    `val/loss`, `val/acc`, `test/loss`, `test/acc` over all samples, without label smoothing.
+    `log_every_n_steps` of the trainer and at the end of an epoch of several batches;
+    `train/loss_epoch` and `train/acc_epoch` over the samples of each epoch, as the network was when
+    it saw them; and `val/loss`, `val/acc`, `test/loss`, `test/acc` over all samples, without label
+    smoothing.
 
     Args:
         network: The network; it returns logits.
@@ -148,16 +149,16 @@ class Classifier(LightningModule):
         """Whether the trainer will write what this training step logs.
 
         Logging costs 0.4 ms, as much as a step of a small network on a CPU. The last batch of an
-        epoch counts too, so that callbacks find the names at the end of every epoch.
+        epoch counts too, so that callbacks find the names at the end of every epoch; unless that is
+        the only one, where the means of the epoch say the same.
         """
-        trainer = self._trainer
+        trainer: Any = self._trainer
         if trainer is None:
             return False
-        every = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        every = trainer.log_every_n_steps
         is_turn = every > 0 and (trainer.global_step + 1) % every == 0
-        return bool(
-            is_turn or trainer.is_last_batch or trainer.should_stop or trainer.fast_dev_run  # type: ignore[attr-defined]
-        )
+        ends = trainer.is_last_batch and trainer.num_training_batches != 1
+        return bool(is_turn or ends or trainer.should_stop or trainer.fast_dev_run)
 
     def configure_optimizers(self) -> Any:
         """Return the optimiser, with its schedule where there is one."""

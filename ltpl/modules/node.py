@@ -18,7 +18,7 @@ class NodeClassifier(Classifier):
 
     A whole graph is a `torch_geometric.data.Data` with `x`, `edge_index`, `y`, the masks
     `train_mask`, `val_mask` and `test_mask`, and `edge_weight` if edges have one. An epoch is one
-    step, so set the trainer's `log_every_n_steps=1`.
+    step, so set the trainer's `log_every_n_steps` to 1, or to 10 where time matters.
 
     Of the mini-batches of PyG's `NeighborLoader`, the nodes that it was asked for count, which are
     the first `batch_size`; the masks are not looked at.
