@@ -103,6 +103,16 @@ def test_the_logged_values_of_training_are_those_of_the_step(tmp_path: Path) -> 
     assert [row["step"] for row in rows] == ["0", "1"]
 
 
+def test_an_epoch_of_one_step_logs_its_means_and_every_tenth_step(tmp_path: Path) -> None:
+    logger = CSVLogger(tmp_path)
+    run = trainer(tmp_path, logger=logger, log_every_n_steps=10, max_epochs=20)
+    run.fit(club(), datamodule=KarateClub())
+    with (Path(logger.log_dir) / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["step"] for row in rows if row["train/loss"]] == ["9", "19"]
+    assert len([row for row in rows if row["train/loss_epoch"]]) == 20
+
+
 def test_lightning_is_told_the_number_of_nodes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,7 +125,7 @@ def test_lightning_is_told_the_number_of_nodes(
         log(name, value, **options)
 
     monkeypatch.setattr(module, "log", noted)
-    run = trainer(tmp_path)
+    run = trainer(tmp_path, log_every_n_steps=1)
     data = KarateClub()
     run.fit(module, datamodule=data)
     run.test(module, datamodule=data, verbose=False)
@@ -151,7 +161,7 @@ def test_networks_of_pyg_are_taken_as_they_are(tmp_path: Path) -> None:
     network = pyg.nn.GCN(34, 16, num_layers=2, out_channels=4)
     run = trainer(tmp_path, max_epochs=30)
     run.fit(NodeClassifier(network, adam(0.05)), datamodule=KarateClub())
-    assert run.callback_metrics["train/acc"] == 1
+    assert run.callback_metrics["train/acc_epoch"] == 1
 
 
 @pytest.mark.parametrize("stage", STAGES)
