@@ -103,6 +103,7 @@ def test_the_logged_values_of_training_are_those_of_the_step(tmp_path: Path) -> 
     assert [row["step"] for row in rows] == ["0", "1"]
 
 
+@pytest.mark.filterwarnings("ignore:The number of training batches")
 def test_an_epoch_of_one_step_logs_its_means_and_every_tenth_step(tmp_path: Path) -> None:
     logger = CSVLogger(tmp_path)
     run = trainer(tmp_path, logger=logger, log_every_n_steps=10, max_epochs=20)
