@@ -17,7 +17,7 @@ from typing import Any
 import pytorch_lightning
 import torch
 
-from experiments.speed import feeding, memory, pruning, roots, step
+from experiments.speed import feeding, graph, memory, pruning, roots, step
 
 
 def machine() -> dict[str, str | int]:
@@ -66,12 +66,19 @@ def measure_feeding() -> list[dict[str, Any]]:
     return [each.json() for each in found]
 
 
+def measure_graph() -> list[dict[str, Any]]:
+    found = [graph.measure(hidden) for hidden in (16, 64)]
+    print(table(graph.HEAD, map(graph.row, found)), end="\n\n", flush=True)
+    return found
+
+
 PARTS: dict[str, Callable[[], Any]] = {
     "pruning": measure_pruning,
     "memory": measure_memory,
     "roots": measure_roots,
     "step": measure_steps,
     "feeding": measure_feeding,
+    "graph": measure_graph,
 }
 
 

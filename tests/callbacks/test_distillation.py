@@ -57,7 +57,7 @@ class Cell:
     options: dict[str, Any] = field(default_factory=dict)
     by_hand: dict[str, Any] = field(default_factory=dict)
     distill: dict[str, Any] = field(default_factory=dict)
-    compiled: bool = False
+    backend: str | None = None
 
 
 CELLS = {
@@ -78,7 +78,8 @@ CELLS = {
         },
         by_hand={"autocast": torch.bfloat16, "accumulate": 2, "clip_norm": 0.05},
     ),
-    "the module is compiled": Cell(compiled=True),
+    "the module is compiled": Cell(backend="eager"),
+    "the module is compiled, and lowered": Cell(backend="aot_eager"),
     "the network is compiled": Cell(module=Wrapped),
     "the network is compiled in place": Cell(module=InPlace),
     "schedules": Cell(
@@ -102,7 +103,7 @@ cells = pytest.mark.parametrize("name", [pytest.param(name, marks=COMPILING) for
 def by_callback(cell: Cell, net: nn.Module, teacher: Any, folder: Path) -> Any:
     given = {"temperature": TEMPERATURE, "alpha": ALPHA, **cell.distill}
     module = cell.module(net, SGD)
-    fitted = torch.compile(module, backend="aot_eager") if cell.compiled else module
+    fitted = module if cell.backend is None else torch.compile(module, backend=cell.backend)
     run = trainer(folder, [Distillation(teacher, **given)], **cell.options)
     run.fit(fitted, loader())
     return module
@@ -115,7 +116,7 @@ def test_the_bits_are_those_of_a_script_in_plain_torch(name: str, tmp_path: Path
     by_callback(cell, net, copy.deepcopy(teacher), tmp_path)
     script = ByHand(twin, teacher, SGD(twin.parameters(), lr=0.1), **cell.by_hand)
     expected = script.fit()
-    if name == "the module is compiled":  # one graph may round otherwise than two
+    if cell.backend == "aot_eager":  # gradients of the loss are other sums there
         for key, value in net.state_dict().items():
             torch.testing.assert_close(value, expected[key], rtol=1e-4, atol=1e-5)
     else:
@@ -131,7 +132,7 @@ def test_two_processes_train_as_one_script(tmp_path: Path) -> None:
     expected = torch.load(tmp_path / "by_hand.pt", weights_only=True)
     for name, value in expected.items():
         assert torch.equal(ranks[0][name], ranks[1][name])
-        torch.testing.assert_close(ranks[0][name], value, rtol=1e-5, atol=1e-6)
+        assert torch.equal(ranks[0][name], value)
 
 
 class YesOrNo(Tiny):
