@@ -13,16 +13,16 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from typing_extensions import override
 
-from ltpl.callbacks.capture import Call
-from ltpl.callbacks.lesson import Lesson
-from ltpl.callbacks.matching import Pair
-from ltpl.callbacks.means import Means
 from ltpl.callbacks.namespace import Callback
-from ltpl.callbacks.network import smallest
-from ltpl.callbacks.recall import SameSamples, SameTensors
-from ltpl.callbacks.soft_labels import at_epoch
+from ltpl.callbacks.network import outermost
 from ltpl.callbacks.supervision import Supervision, uncompiled
-from ltpl.callbacks.teacher import IN_ROUNDS, Heard, Teacher, taught, weights_of
+from ltpl.distillation.capture import Call
+from ltpl.distillation.lesson import Lesson
+from ltpl.distillation.matching import Pair
+from ltpl.distillation.means import Means
+from ltpl.distillation.recall import SameSamples, SameTensors
+from ltpl.distillation.soft_labels import at_epoch
+from ltpl.distillation.teacher import IN_ROUNDS, Heard, Teacher, taught, weights_of
 from ltpl.masks.errors import unknown
 from ltpl.tickets.lineage import Lineage
 from ltpl.tickets.weights import must_exist
@@ -54,8 +54,8 @@ class Distillation(Callback):
         teacher: A network; a checkpoint, the folder of a finished round, or what `ltpl.save` wrote;
             `run:DIR`, the dense round of a run; `ema`, an average of the student itself. In rounds
             also `dense`, the default, and `previous`, the round that was pruned.
-        student: Name of the network in the LightningModule, such as `net`: the smallest part that
-            holds everything that trains, if not given; empty for the LightningModule itself.
+        student: Name of the network in the LightningModule, such as `net`: the part that holds
+            everything that trains, if not given; empty for the LightningModule itself.
         temperature: What logits are divided by; by epoch, with straight lines between, if it is a
             dictionary, `{0: 8, 100: 2}`.
         alpha: Weight of the soft labels, 0 to 1; or by epoch.
@@ -191,7 +191,8 @@ class Distillation(Callback):
     def _find(self, pl_module: nn.Module) -> tuple[str, nn.Module | None]:
         """Return name and object of the student; None if it is built later."""
         if self.student is None:
-            return smallest(pl_module)
+            trains = any(parameter.requires_grad for parameter in pl_module.parameters())
+            return outermost(pl_module) if trains else ("", None)
         path = self.student
         names = [name for name, _ in pl_module.named_modules() if "_orig_mod" not in name]
         if path not in names and names[1:]:
@@ -209,10 +210,9 @@ class Distillation(Callback):
         name, network = self._taught(pl_module, path, student)
         network = trainer.precision_plugin.convert_module(network)
         network.to(trainer.strategy.root_device)
-        pairs = self.lesson.pairs
-        for pair in pairs:
+        for pair in self.lesson.pairs:
             pair.must_be_in(student, network)
-        teacher = Teacher(network, [pair.teacher for pair in pairs])
+        teacher = Teacher(network, [pair.teacher for pair in self.lesson.pairs])
         ask: Callable[[Call], Heard] = teacher
         if self.cache:
             ask = SameSamples(teacher, self.lesson.output)

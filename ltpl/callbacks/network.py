@@ -115,8 +115,26 @@ def smallest(pl_module: nn.Module) -> tuple[str, nn.Module]:
                 break
         else:
             return found
-        if getattr(module.forward, "__func__", None) is not nn.Module.forward:  # a list has none
+        if _is_called(module):
             found = path, module
+
+
+def outermost(pl_module: nn.Module) -> tuple[str, nn.Module]:
+    """Return path and object of the largest submodule with every parameter that trains.
+
+    It is the module itself only if there is no other.
+    """
+    names = smallest(pl_module)[0].split(".")
+    for count in range(1, len(names) + 1):
+        path = ".".join(names[:count])
+        if path and _is_called(pl_module.get_submodule(path)):
+            return path, pl_module.get_submodule(path)
+    return "", pl_module
+
+
+def _is_called(module: nn.Module) -> bool:
+    """Whether a module has a forward of its own; a list has none."""
+    return getattr(module.forward, "__func__", None) is not nn.Module.forward
 
 
 def positional(

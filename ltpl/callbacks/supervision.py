@@ -8,11 +8,11 @@ from typing import Any, Protocol
 from torch import nn
 
 from ltpl.callbacks.around import Around
-from ltpl.callbacks.capture import Call, Capture
-from ltpl.callbacks.lesson import Lesson
-from ltpl.callbacks.means import Means, Shares
-from ltpl.callbacks.recall import SameTensors
-from ltpl.callbacks.teacher import Heard, Teacher, output_of
+from ltpl.distillation.capture import Call, Capture
+from ltpl.distillation.lesson import Lesson
+from ltpl.distillation.means import Means, Shares
+from ltpl.distillation.recall import SameTensors
+from ltpl.distillation.teacher import Heard, Teacher, output_of
 
 
 class Rates(Protocol):

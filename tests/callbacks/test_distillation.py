@@ -507,6 +507,36 @@ def test_layers_that_sit_on_the_module_itself(package: str, tmp_path: Path) -> N
     assert equal(module, script.fit())
 
 
+class Scaled(nn.Module):
+    """More than the layers that train: frozen ones, and a factor on the logits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.frozen = nn.Linear(8, 8).requires_grad_(False)
+        self.head = network(norm=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = 5.0 * self.head(self.frozen(x))
+        return out
+
+
+@pytest.mark.parametrize("built_late", [False, True])
+def test_the_whole_network_is_heard_not_only_what_trains(built_late: bool, tmp_path: Path) -> None:
+    class Module(Tiny):
+        def configure_model(self) -> None:
+            if built_late:
+                self.net = net
+
+    net, teacher = Scaled(), Scaled()
+    start = copy.deepcopy(net)
+    run = trainer(tmp_path, [Distillation(teacher, temperature=1.0)], max_epochs=1)
+    run.fit(Module(nn.Identity() if built_late else net), single())
+    x = next(iter(single()))[0]
+    p, q = teacher(x).softmax(1), start(x).softmax(1)
+    kd = (p * (p / q).log()).sum(1).mean().detach()
+    assert float(run.callback_metrics["distill/kd"]) == pytest.approx(float(kd), rel=1e-4)
+
+
 class Several(nn.Module):
     """Returns more than logits."""
 

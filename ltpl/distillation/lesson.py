@@ -9,17 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ltpl.callbacks.capture import Call
-from ltpl.callbacks.labels import labels_of, nodes_of, right
-from ltpl.callbacks.matching import Pair, distances
-from ltpl.callbacks.means import Shares
-from ltpl.callbacks.soft_labels import (
+from ltpl.distillation.capture import Call
+from ltpl.distillation.labels import labels_of, nodes_of, right
+from ltpl.distillation.matching import Pair, distances
+from ltpl.distillation.means import Shares
+from ltpl.distillation.soft_labels import (
     agreement,
     binary_soft_label_loss,
     logit_distance,
     soft_label_loss,
 )
-from ltpl.callbacks.teacher import Heard, output_of
+from ltpl.distillation.teacher import Heard, output_of
 from ltpl.masks.errors import unknown
 
 LOSSES = ("kl", "mse")

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ltpl.callbacks.capture import Call, tensors
-from ltpl.callbacks.teacher import Heard, output_of
+from ltpl.distillation.capture import Call, tensors
+from ltpl.distillation.teacher import Heard, output_of
 
 ENOUGH = 0.1  # share of known samples in the second epoch, below which inputs are not the same
 

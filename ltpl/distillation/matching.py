@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ltpl.callbacks.soft_labels import attention_distance, feature_distance
+from ltpl.distillation.soft_labels import attention_distance, feature_distance
 from ltpl.masks.errors import unknown
 
 SIGN = "->"

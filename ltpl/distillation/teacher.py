@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ltpl.callbacks.capture import Call, Capture, versions
+from ltpl.distillation.capture import Call, Capture, versions
 from ltpl.tickets.files import stored_format
 from ltpl.tickets.lineage import Lineage
 from ltpl.tickets.result import FILE, round_folder, seeds_and_rounds

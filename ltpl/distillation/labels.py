@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ltpl.callbacks.soft_labels import decided
+from ltpl.distillation.soft_labels import decided
 
 NAMES = ("labels", "label", "y", "targets", "target")
 
