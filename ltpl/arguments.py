@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
+from pathlib import Path
 
 from ltpl.checkpoint import config_beside
 from ltpl.rounds.plan import Plan
@@ -41,10 +44,34 @@ def with_values(given: list[str]) -> list[str]:
 
 
 def with_classes(given: list[str]) -> list[str]:
-    """Let `--prune.help` show the options of the class that is usually in the slot."""
+    """Let the class that is usually in a slot go without saying: `--distill.teacher dense.ckpt`.
+
+    `--prune.help` shows its options.
+    """
     for slot, kind in USUAL.items():
         if (asked := f"--{slot}.help") in given:
             after = given.index(asked) + 1
             if given[after:][:1] == [] or given[after].startswith("-"):
                 return [*given[:after], kind["class_path"], *given[after:]]
+    if given[:1] in (["branch"], ["compact"]):  # what is in the slots, their run or checkpoint says
+        return given
+    configs = "".join(map(_text, _configs(given)))
+    for slot, kind in USUAL.items():
+        options = [n for n, x in enumerate(given) if x.startswith(f"--{slot}.")]
+        said = any(x.partition("=")[0] == f"--{slot}" for x in given)
+        if options and not said and not re.search(rf"^{slot}:", configs, re.MULTILINE):
+            given = [*given[: options[0]], f"--{slot}", kind["class_path"], *given[options[0] :]]
     return given
+
+
+def _configs(given: list[str]) -> list[str]:
+    """Return the files that are named as configs."""
+    beside = [after for x, after in itertools.pairwise(given) if x in ("-c", "--config")]
+    return beside + [x.partition("=")[2] for x in given if x.startswith("--config=")]
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text() + "\n"
+    except (OSError, ValueError):  # the parser says what is wrong with it
+        return ""

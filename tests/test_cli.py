@@ -176,3 +176,20 @@ def test_rounds_prune_channels_between_fits(tmp_path: Path) -> None:
         assert torch.equal(keep, mask[name.removesuffix("weight") + "bias"])
     total = sum(keep.numel() for keep in gammas.values())
     assert 0.15 * total < total - sum(int(keep.sum()) for keep in gammas.values()) <= 0.25 * total
+
+
+@pytest.mark.parametrize("command", ["fit", "rounds"])
+def test_an_option_of_a_slot_puts_its_usual_class_there(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (quickstart,) = (str(config) for config in CONFIGS if config.stem == "quickstart")
+    own = tmp_path / "own.yaml"
+    own.write_text("distill: {class_path: Distillation, init_args: {temperature: 2.5}}\n")
+    found = []
+    for configs in (["--config", quickstart], ["--config", quickstart, "--config", str(own)]):
+        with pytest.raises(SystemExit, match="0"):
+            main([command, *configs, "--distill.teacher", "x.ckpt", "--print_config"])
+        found.append(yaml.safe_load(capsys.readouterr().out)["distill"])
+    assert [each["class_path"] for each in found] == ["ltpl.callbacks.Distillation"] * 2
+    assert [each["init_args"]["teacher"] for each in found] == ["x.ckpt"] * 2
+    assert [each["init_args"]["temperature"] for each in found] == [4.0, 2.5]
