@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.loggers import CSVLogger
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -104,14 +105,21 @@ def test_the_logged_values_of_training_are_those_of_the_step(tmp_path: Path) -> 
 
 
 @pytest.mark.filterwarnings("ignore:The number of training batches")
-def test_an_epoch_of_one_step_logs_its_means_and_every_tenth_step(tmp_path: Path) -> None:
+@pytest.mark.parametrize("monitor", [None, "train/loss_epoch"])
+def test_epochs_of_one_step_are_logged_every_so_often_or_if_something_waits_for_them(
+    monitor: str | None, tmp_path: Path
+) -> None:
     logger = CSVLogger(tmp_path)
-    run = trainer(tmp_path, logger=logger, log_every_n_steps=10, max_epochs=20)
+    callbacks = [EarlyStopping(monitor, patience=99)] if monitor else []
+    options = {"log_every_n_steps": 10, "max_epochs": 25, "callbacks": callbacks}
+    run = trainer(tmp_path, logger=logger, **options)
     run.fit(club(), datamodule=KarateClub())
     with (Path(logger.log_dir) / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["step"] for row in rows if row["train/loss"]] == ["9", "19"]
-    assert len([row for row in rows if row["train/loss_epoch"]]) == 20
+    means = [row["step"] for row in rows if row["train/loss_epoch"]]
+    assert means == ([str(step) for step in range(25)] if monitor else ["9", "19", "24"])
+    assert "train/acc_epoch" in run.callback_metrics
 
 
 def test_lightning_is_told_the_number_of_nodes(
