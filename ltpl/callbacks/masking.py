@@ -48,6 +48,7 @@ class Masking(Sizing):
         self.removed = 0
         self._enforcement: Enforcement | None = None
         self._handles: list[RemovableHandle] = []
+        self._bound: list[int] = []
         self._unproven: set[str] = set()
         self._module: weakref.ref[nn.Module] | None = None
 
@@ -121,6 +122,21 @@ class Masking(Sizing):
         masked = _gradients_stay_masked(trainer, pl_module)
         attach = self._enforcement.attach
         self._handles = [h for o in trainer.optimizers for h in attach(o, masked)]
+        self._bound = self._binding(trainer, pl_module)
+
+    def still_enforced(self, trainer: Any, pl_module: Any) -> bool:
+        """Whether mask, parameters and optimisers are those that were bound; zeros are set anew."""
+        if self._enforcement is None or self._bound != self._binding(trainer, pl_module):
+            return False
+        self._enforcement.zero_weights(named_parameters(pl_module).values())
+        return True
+
+    def _binding(self, trainer: Any, pl_module: nn.Module) -> list[int]:
+        parameters = named_parameters(pl_module)
+        groups = [group["params"] for o in trainer.optimizers for group in o.param_groups]
+        stepped = [id(parameter) for group in groups for parameter in group]
+        held = [id(parameters.get(name)) for name in self.mask or ()]
+        return [id(self.mask), *map(id, trainer.optimizers), *stepped, *held]
 
     def _release(self) -> None:
         for handle in self._handles:

@@ -56,6 +56,7 @@ class PruneAtEpoch(Masking):
     """
 
     prunes = True  # or whether it only watches, or penalises
+    binds_each_epoch = False
 
     def __init__(
         self,
@@ -112,7 +113,8 @@ class PruneAtEpoch(Masking):
 
     @override
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
-        self.enforce(trainer, pl_module)
+        if self.binds_each_epoch or not self.still_enforced(trainer, pl_module):
+            self.enforce(trainer, pl_module)
         self._prune_if_due(trainer, pl_module, ended=False)
 
     @override

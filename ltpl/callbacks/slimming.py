@@ -84,6 +84,8 @@ class NetworkSlimming(PruneAtEpoch):
         [0.7]
     """
 
+    binds_each_epoch = True  # the fit may freeze and unfreeze what is penalised
+
     def __init__(
         self,
         l1: float = 1e-4,
@@ -176,11 +178,9 @@ class NetworkSlimming(PruneAtEpoch):
     @override
     def enforce(self, trainer: Any, pl_module: Any) -> None:
         super().enforce(trainer, pl_module)
-        factors = gammas(self.norms(pl_module, frozen=True))  # the fit may freeze and unfreeze
-        self._penalty = L1Penalty(factors.values(), self.l1)
+        self._penalty = L1Penalty(gammas(self.norms(pl_module, frozen=True)).values(), self.l1)
         if self.step == "proximal":
-            hooks = [o.register_step_post_hook for o in trainer.optimizers]
-            self._shrinking = [register(self._shrink) for register in hooks]
+            self._shrinking = [o.register_step_post_hook(self._shrink) for o in trainer.optimizers]
 
     @override
     def _release(self) -> None:

@@ -2,13 +2,25 @@ from __future__ import annotations
 
 import copy
 import pickle
+from pathlib import Path
 from typing import Any
 
 import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.strategies import FSDPStrategy
-from tiny import AMOUNT, BATCHES, PRUNE_AT, Tiny, TwoOptimizers, Validated, loader, network, trainer
+from tiny import (
+    AMOUNT,
+    BATCHES,
+    PRUNE_AT,
+    Tiny,
+    TwoOptimizers,
+    Validated,
+    ZeroAfterEachStep,
+    loader,
+    network,
+    trainer,
+)
 from torch import nn
 
 from ltpl.callbacks import AtEpochs, Cubic, Every, PerRound, PruneAtEpoch
@@ -269,3 +281,19 @@ def test_schedules_can_be_given_as_numbers_lists_or_objects() -> None:
     for given in (3, [3], AtEpochs([3])):
         schedule = PruneAtEpoch(given).schedule
         assert [e for e in range(6) if schedule.due(e)] == [3]
+
+
+class Replaces(pl.Callback):
+    """Between epochs, as somebody's fine-tuning does: another parameter, and an optimiser for it."""
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        if trainer.current_epoch == 3:
+            pl_module.net[0].weight = torch.nn.Parameter(torch.randn(16, 8))
+            trainer.optimizers = [torch.optim.SGD(pl_module.parameters(), lr=0.1, momentum=0.9)]
+
+
+def test_what_was_replaced_between_epochs_is_bound_anew(tmp_path: Path) -> None:
+    prune = PruneAtEpoch(epochs=1, amount=0.5)
+    watch = ZeroAfterEachStep(prune)
+    trainer(tmp_path, [Replaces(), prune, watch]).fit(Tiny(network()), loader())
+    assert watch.steps == 4 * BATCHES
