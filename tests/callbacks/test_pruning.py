@@ -284,7 +284,7 @@ def test_schedules_can_be_given_as_numbers_lists_or_objects() -> None:
 
 
 class Replaces(pl.Callback):
-    """Between epochs, as somebody's fine-tuning does: another parameter, and an optimiser for it."""
+    """Between epochs, as fine-tuning may: another parameter, and an optimiser for it."""
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         if trainer.current_epoch == 3:
