@@ -14,7 +14,7 @@ from typing_extensions import override
 from ltpl.callbacks.namespace import Checkpoint
 from ltpl.callbacks.position import restarts
 
-SHARE = 0.05  # of the training time may go into checkpoints at epoch ends
+SHARE = 0.02  # of the training time may go into checkpoints at epoch ends
 
 
 class MidRound(Checkpoint):
