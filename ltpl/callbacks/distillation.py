@@ -14,8 +14,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from typing_extensions import override
 
 from ltpl.callbacks.namespace import Callback
-from ltpl.callbacks.network import outermost
-from ltpl.callbacks.supervision import Supervision, uncompiled
+from ltpl.callbacks.network import outermost, uncompiled
+from ltpl.callbacks.supervision import Supervision
 from ltpl.distillation.capture import Call
 from ltpl.distillation.lesson import Lesson
 from ltpl.distillation.matching import Pair

@@ -80,7 +80,7 @@ def call_of(pl_module: Any, batch: Any) -> Network:
         ValueError: If a training step calls none.
     """
     path, module = smallest(pl_module)
-    network: nn.Module = getattr(module, "_orig_mod", module)
+    network = uncompiled(module)
     seen: list[tuple[Any, ...]] = []
 
     def called(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -99,6 +99,12 @@ def call_of(pl_module: Any, batch: Any) -> Network:
             f"{path or 'forward'}, so it is not known what the network computes."
         )
     return Network(path, network, seen[0])
+
+
+def uncompiled(module: nn.Module) -> nn.Module:
+    """Return what is compiled, without its wrapper."""
+    inner: nn.Module = getattr(module, "_orig_mod", module)
+    return inner
 
 
 def smallest(pl_module: nn.Module) -> tuple[str, nn.Module]:

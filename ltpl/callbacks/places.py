@@ -8,13 +8,13 @@ from typing import Any
 from torch import nn
 
 from ltpl.callbacks.averages import averaged_copies
-from ltpl.callbacks.network import Network
+from ltpl.callbacks.network import Network, uncompiled
 
 
 def place_at(root: nn.Module, path: str) -> Network:
     """Return the network at a path; what is compiled, without its wrapper."""
     module = root.get_submodule(path)
-    return Network(path, getattr(module, "_orig_mod", module), ())
+    return Network(path, uncompiled(module), ())
 
 
 def places_of(pl_module: Any, path: str) -> list[tuple[nn.Module, Network]]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from torch import nn
-
 from ltpl.callbacks.around import Around
 from ltpl.distillation.capture import Call, Capture
 from ltpl.distillation.lesson import Lesson
@@ -69,6 +67,7 @@ class Supervision:
 
     def _train(self, step: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Run `training_step` and mix its loss with what the teacher says."""
+        self.last = {}
         with self._capture.listening() as calls:
             output = step(*args, **kwargs)
         own = output.get("loss") if isinstance(output, Mapping) else output
@@ -111,12 +110,6 @@ class Supervision:
             heard = [ask(call) for call in calls]
             self.validated.add(self.lesson.compared(calls, heard, _first(args, kwargs)))
         return output
-
-
-def uncompiled(module: nn.Module) -> nn.Module:
-    """Return what is compiled, without its wrapper."""
-    inner: nn.Module = getattr(module, "_orig_mod", module)
-    return inner
 
 
 def _first(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

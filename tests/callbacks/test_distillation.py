@@ -327,6 +327,19 @@ def test_a_step_that_is_left_out_stays_out(tmp_path: Path) -> None:
     assert equal(net, start)
 
 
+@pytest.mark.filterwarnings("ignore:`training_step` returned `None`")
+def test_a_step_that_is_left_out_is_not_counted(tmp_path: Path) -> None:
+    class OnlyFirst(Tiny):
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:
+            return None if batch_idx else super().training_step(batch, batch_idx)
+
+    distillation = Distillation(network())
+    added: list[Any] = []
+    distillation._means.add = added.append  # type: ignore[method-assign]
+    trainer(tmp_path, [distillation], max_epochs=1).fit(OnlyFirst(), loader())
+    assert [bool(shares) for shares in added] == [True] + [False] * (BATCHES - 1)
+
+
 def test_a_network_that_is_called_twice_in_a_step_learns_from_both(tmp_path: Path) -> None:
     class TwoViews(Tiny):
         def training_step(self, batch: Any, batch_idx: int) -> Tensor:
