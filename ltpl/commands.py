@@ -13,12 +13,14 @@ import ltpl
 import ltpl.callbacks
 from ltpl.arguments import USUAL, must_not_plan, with_classes, with_config_beside, with_values
 from ltpl.compacted import Built, Compact, compact_checkpoint
-from ltpl.mistakes import explained, is_input
+from ltpl.mistakes import explained, is_input, is_of_the_disk, told
 from ltpl.report import report
 from ltpl.rounds.branches import Branch, run_branch
 from ltpl.rounds.configured import Configured
+from ltpl.rounds.finite import Astray
 from ltpl.rounds.pace import brisk
 from ltpl.rounds.plan import Plan, numbers
+from ltpl.rounds.ranks import leads
 from ltpl.rounds.run import run_rounds
 from ltpl.rounds.status import status
 from ltpl.rounds.tree import RunTree
@@ -103,12 +105,16 @@ class LotteryCommands(CommandsOfEither):
         try:
             super().__init__(*args, **kwargs)
         except Exception as error:
-            if not is_input(error):
+            if is_input(error):
+                line, code = explained(str(error), self.parser), 2
+            elif isinstance(error, Astray) or is_of_the_disk(error):
+                line, code = told(error), 1
+            else:
                 raise
-            line = explained(str(error), self.parser)
             program = " ".join([self.parser.prog, *named])
-            print(f"{program}: error: {line}", file=sys.stderr)
-            sys.exit(2)
+            if leads():
+                print(f"{program}: error: {line}", file=sys.stderr)
+            sys.exit(code)
 
     @classmethod
     def subcommands(cls) -> dict[str, set[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import inspect
 import re
 import sysconfig
@@ -13,6 +14,15 @@ from pathlib import Path
 from typing import Any
 
 PACKAGE = Path(__file__).parent
+DISK = (  # what a file system says that cannot take a file
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EIO,
+    errno.EACCES,
+    errno.EPERM,
+)
 ASIDE = (  # what the parser tried besides
     "Expected a <class 'NoneType'>",
     "Given value",
@@ -37,6 +47,21 @@ def is_input(error: Exception) -> bool:
     told = frames[-1].is_relative_to(PACKAGE) or frames[-1].parent.name == "jsonargparse"
     wrong = isinstance(error, (ValueError, FileNotFoundError, ArgumentError)) and told
     return wrong or type(error).__name__ == "MisconfigurationException"
+
+
+def is_of_the_disk(error: Exception) -> bool:
+    """Whether an error says that the disk is full, failing or read-only, rather than a program."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = not any(_is_theirs(Path(f.filename)) for f in frames)
+    return isinstance(error, OSError) and error.errno in DISK and ours
+
+
+def told(error: Exception) -> str:
+    """Return one line for an error that is nobody's mistake."""
+    if not isinstance(error, OSError):
+        return " ".join(str(error).split())
+    where = f"{error.filename} cannot be written" if error.filename else "a file cannot be written"
+    return f"{where}: {error.strerror}; what is finished is kept, and the same command goes on"
 
 
 def _is_theirs(file: Path) -> bool:

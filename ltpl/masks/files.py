@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 
@@ -43,6 +45,28 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def write_tensors(path: str | Path, tensors: dict[str, Tensor], header: dict[str, str]) -> None:
+    """Write a safetensors file, whole or not at all.
+
+    Args:
+        path: Where it shall appear.
+        tensors: What is in it.
+        header: What it says of itself.
+
+    Raises:
+        OSError: If the disk does not take it.
+    """
+    with whole_file(path) as beside:
+        try:
+            save_file(tensors, beside, metadata=header)
+        except SafetensorError as error:
+            number = re.search(r"os error (\d+)", str(error))
+            if number is None:
+                raise
+            code = int(number[1])
+            raise OSError(code, os.strerror(code), str(path)) from None
 
 
 def read_tensors(path: str | Path, what: str) -> tuple[dict[str, str], dict[str, Tensor]]:

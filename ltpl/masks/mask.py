@@ -10,11 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ltpl.masks.errors import unknown
-from ltpl.masks.files import read_tensors, whole_file
+from ltpl.masks.files import read_tensors, write_tensors
 from ltpl.masks.select import is_bias, named_parameters
 
 FORMAT = "ltpl.mask/1"
@@ -226,8 +225,7 @@ class Mask(Mapping[str, Tensor]):
             "metadata": json.dumps(self.metadata),
         }
         header["seal"] = _seal(header)
-        with whole_file(path) as beside:
-            save_file(bits, beside, metadata=header)
+        write_tensors(path, bits, header)
 
     @classmethod
     def load(cls, path: str | Path) -> Mask:

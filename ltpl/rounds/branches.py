@@ -5,33 +5,29 @@ from __future__ import annotations
 import copy
 import difflib
 import fnmatch
-import shutil
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from lightning_utilities.core.rank_zero import rank_zero_warn
-from typing_extensions import override
 
-from ltpl.callbacks.masking import tell
-from ltpl.callbacks.rewinding import Policy, RewindToEpoch
+from ltpl.callbacks.rewinding import Policy
 from ltpl.masks.errors import unknown
 from ltpl.masks.mask import Mask
-from ltpl.masks.schedule import Never
 from ltpl.masks.select import named_parameters, output_weights
 from ltpl.masks.shuffled import shuffled, shuffled_globally
-from ltpl.rounds.checkpoint import MidRound, newest_checkpoint
-from ltpl.rounds.draw import next_mask, next_start, prepare
+from ltpl.rounds.draw import next_mask, next_start
 from ltpl.rounds.experiment import Experiment, Parts
+from ltpl.rounds.leaving import lightning_whispers
+from ltpl.rounds.loop import Loop
 from ltpl.rounds.plan import Plan, numbers
-from ltpl.rounds.ranks import leads
-from ltpl.rounds.run import Loop, fresh, is_dry
-from ltpl.rounds.seeds import EpochSeeds, mixed
+from ltpl.rounds.ranks import from_leader, start_together
+from ltpl.rounds.rewinding_point import Lines, rewinding_point
+from ltpl.rounds.run import fresh, is_dry, passing_folder
+from ltpl.rounds.seeds import mixed
+from ltpl.rounds.stop import Stop
 from ltpl.rounds.tree import RunTree
-from ltpl.tickets.lineage import Lineage
 from ltpl.tickets.snapshot import Snapshot
-from ltpl.tickets.ticket import FINAL, MASK, START, Ticket
+from ltpl.tickets.ticket import FINAL, MASK, Ticket
 
 KINDS = {
     "retrain": "the same tickets, with whatever options are changed",
@@ -115,8 +111,11 @@ def run_branch(experiment: Experiment, branch: Branch, run: str | Path) -> RunTr
     options = main.read()["config"]
     of_plan = vars(Plan(run="")).keys() - {"run"}
     plan = Plan(run=str(run), **{k: v for k, v in options.items() if k in of_plan})
+    with lightning_whispers():
+        seed = plan.replicates()[0]
+        start_together(experiment.build(plan.seeds_of(seed).init, main.path, [], []).trainer)
     if is_dry(experiment):
-        with tempfile.TemporaryDirectory(prefix="ltpl-") as folder:
+        with passing_folder() as folder:
             nothing = replace(branch, report=False)
             return _run_branch(experiment, nothing, plan, main, RunTree(folder, "branch.json"))
     return _run_branch(experiment, branch, plan, main, main.branch(branch.name))
@@ -130,13 +129,13 @@ def _run_branch(
     rounds = _finished(main, branch)
     used = ["kind", "draw", *KNOBS.get(branch.kind or "", ())]
     own = {name: getattr(branch, name) for name in used}
-    if leads():
-        tree.begin(
-            {**experiment.config, "branch": own},
-            kind=branch.kind,
-            seeds=sorted({seed for seed, _ in rounds}),
-            rounds=sorted({level for _, level in rounds}),
-        )
+    from_leader(lambda: _must_be_whole(main, rounds, plan, branch))
+    more = {
+        "seeds": sorted({seed for seed, _ in rounds}),
+        "rounds": sorted({lv for _, lv in rounds}),
+    }
+    config = {**experiment.config, "branch": own}
+    from_leader(lambda: tree.begin(config, kind=branch.kind, **more))
     source = _Source(experiment, branch, plan, main, tree)
     dry = is_dry(experiment)
     loop = Loop(experiment, plan, tree, main, rounds, source.draw, branch.name, dry)
@@ -163,6 +162,17 @@ def _finished(main: RunTree, branch: Branch) -> list[tuple[int, int]]:
     return wanted
 
 
+def _must_be_whole(
+    main: RunTree, rounds: list[tuple[int, int]], plan: Plan, branch: Branch
+) -> None:
+    """Raise if something that the branch starts from is not as its round has left it."""
+    sources = {(s, level) for s, lv in rounds for level in (0, lv, plan.parent(lv) if lv else 0)}
+    for seed, level in sorted(sources):
+        result = main.result(seed, level)
+        if result is not None and (wrong := main.damage(result)):
+            raise ValueError(f"{wrong} `ltpl rounds` with the options of the run makes it again.")
+
+
 @dataclass(frozen=True)
 class _Source:
     """Draws the tickets of a branch from the rounds of its run."""
@@ -173,7 +183,7 @@ class _Source:
     main: RunTree
     tree: RunTree
 
-    def draw(self, parts: Parts, seed: int, level: int) -> Ticket:
+    def draw(self, parts: Parts, seed: int, level: int, stop: Stop) -> Ticket:
         branch, chance = self.branch, self.plan.seeds_of(seed)
         mask_seed = mixed(branch.kind, chance.mask, level, branch.draw)
         mask = Mask.load(self.main.round(seed, level) / MASK)
@@ -191,6 +201,7 @@ class _Source:
             trained = Snapshot.load(self.main.round(seed, 0) / FINAL)
             at_once = replace(self.plan, one_shot=True)
             mask = next_mask(parts, at_once, level, trained, dense_mask, mask_seed)
+        lines = Lines(self.plan, self.main, self.tree)
         rewinder = copy.copy(parts.rewinder)
         if branch.kind in set(Policy):
             rewinder.policy, rewinder.mask_1 = Policy(branch.kind), "rewind"
@@ -198,38 +209,11 @@ class _Source:
         return next_start(
             rewinder,
             mask,
-            self._rewinding_point(rewinder, seed, initial),
+            rewinding_point(self.experiment, lines, rewinder, seed, initial, stop),
             Snapshot.load(self.main.round(seed, parent) / FINAL),
             lambda: fresh(self.experiment, self.tree.round(seed, level), anew),
             mask_seed,
         )
-
-    def _rewinding_point(self, rewinder: RewindToEpoch, seed: int, initial: Snapshot) -> Snapshot:
-        """Return the dense network at the rewinding point; train it until there if need be."""
-        kept = Snapshot.load(self.main.round(seed, 0) / START)
-        if kept.step == str(rewinder.step) or rewinder.policy in (Policy.reinit, Policy.continue_):
-            return kept
-        if rewinder.step.is_start:
-            return initial
-        folder = self.tree.path / f"seed_{seed}" / "rewind"
-        path = folder / f"{rewinder.step}.safetensors"
-        if not path.is_file():
-            seeds = self.plan.seeds_of(seed)
-            keep, save = _Until(rewinder, folder), MidRound(folder / "checkpoints" / "last.ckpt")
-            save.path.parent.mkdir(parents=True, exist_ok=True)
-            epochs = EpochSeeds(seeds.order, seeds.augmentation)
-            parts = self.experiment.build(seeds.init, folder, [epochs, keep, save], [])
-            prepare(parts)
-            tell(parts.trainer, "on_round", parts.module, Lineage(seed, 0, folder, None, None))
-            parts.pruner.schedule = Never()
-            parts.pruner.hold(parts.module, Mask.dense(parts.pruner.prunable(parts.module)))
-            found = newest_checkpoint(folder)
-            parts.trainer.fit(parts.module, datamodule=parts.data, ckpt_path=found and found[0])
-            if keep.snapshot_path is None:
-                raise ValueError(f"rewind goes back to {rewinder.step}, but training ends before.")
-            Path(keep.snapshot_path).rename(path)
-            shutil.rmtree(save.path.parent)
-        return Snapshot.load(path)
 
     def _transferred(self, parts: Parts, seed: int, level: int, mask: Mask) -> Ticket:
         """Return the ticket for another task: everything but the head comes along."""
@@ -265,20 +249,3 @@ class _Source:
         if not found:
             raise unknown("head", self.branch.head, names)
         return found
-
-
-class _Until(RewindToEpoch):
-    """Take the snapshot, then stop."""
-
-    def __init__(self, rewinder: RewindToEpoch, folder: Path):
-        super().__init__(at=str(rewinder.step), dirpath=str(folder))
-
-    @override
-    def on_train_batch_start(  # type: ignore[override]
-        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
-    ) -> int | None:
-        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
-        if self.snapshot_path is None:
-            return None
-        trainer.should_stop = True
-        return -1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from typing_extensions import override
 
 from ltpl.callbacks.namespace import Checkpoint
 from ltpl.callbacks.position import restarts
+from ltpl.rounds.pulse import Pulse
 
 SHARE = 0.02  # of the training time may go into checkpoints at epoch ends
 
@@ -21,15 +23,17 @@ class MidRound(Checkpoint):
     """Save `last.ckpt` at epoch ends, and every n steps if asked to; whole or not at all.
 
     Where epochs take milliseconds, some are left out, so that saving stays a small share of the
-    time: what is lost by an interruption is short too.
+    time: what is lost by a kill is short too. A signal that asks to stop loses nothing.
 
     Args:
         path: The file.
+        pulse: Says whether training goes on.
         every_n_steps: Save after so many optimiser steps as well.
     """
 
-    def __init__(self, path: Path, every_n_steps: int | None = None):
+    def __init__(self, path: Path, pulse: Pulse, every_n_steps: int | None = None):
         self.path = path
+        self.pulse = pulse
         self.every_n_steps = every_n_steps
         self._stopped = False
         self._saving = False
@@ -43,6 +47,8 @@ class MidRound(Checkpoint):
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         self._saved_at = time.monotonic()
         trainer.should_stop |= self._stopped  # Lightning forgets it
+        if trainer.is_global_zero:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
 
     @override
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
@@ -55,6 +61,7 @@ class MidRound(Checkpoint):
             fit.reset_restart_stage()
             fit.epoch_loop.reset_restart_stage()
         self._last_step = trainer.global_step
+        self.pulse.begins(trainer)
         # Lightning never steps the plateau schedules of the epoch that it resumes after.
         for config, value in zip(_plateaus(trainer), self._plateaus, strict=False):
             if value is not None:
@@ -62,44 +69,76 @@ class MidRound(Checkpoint):
         self._plateaus = []
 
     @override
-    def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         loop, step = trainer.fit_loop.epoch_loop, trainer.global_step
         stepped, self._last_step = step > self._last_step, step
+        self.pulse.finite.note(step, outputs)
+        stops = self.pulse.stops(trainer)
+        due = stops or (self.every_n_steps and not step % self.every_n_steps)
         last = loop.batch_progress.is_last_batch  # its epoch end follows
-        if not self.every_n_steps or step % self.every_n_steps or not stepped or last:
+        if not due or not stepped or last:
             return
         self._after_validation = loop._should_check_val_fx(trainer.fit_loop._data_fetcher)
         if not self._after_validation:
-            self._save(trainer)
+            self._save(trainer, stops)
+
+    @override
+    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
+        self.pulse.stop.take()
+
+    @override
+    def on_test_start(self, trainer: Any, pl_module: Any) -> None:
+        self.pulse.stop.take()
 
     @override
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         if self._after_validation:
             self._after_validation = False
-            self._save(trainer)
+            self._save(trainer, self.pulse.stops(trainer, now=True))
 
     @override
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        stops = self.pulse.stops(trainer, now=True)
         passed = time.monotonic() - self._saved_at
-        if trainer.strategy.broadcast(passed * SHARE >= self._cost):
+        if stops or trainer.strategy.broadcast(passed * SHARE >= self._cost):
             found = trainer.callback_metrics
             monitored = [found.get(config.monitor) for config in _plateaus(trainer)]
             self._plateaus = [None if value is None else float(value) for value in monitored]
-            self._save(trainer)
+            self._save(trainer, stops)
             self._plateaus = []
 
-    def _save(self, trainer: Any) -> None:
-        if trainer.fast_dev_run:
-            return
+    @override
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        self.pulse.must_be_finite(trainer, pl_module)
+        self.pulse.ends()
+
+    @override
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        self.pulse.ends()
+
+    def _save(self, trainer: Any, leave: bool) -> None:
+        if not trainer.fast_dev_run:
+            self._write(trainer)
+        if leave:
+            self.pulse.leave(trainer.global_step)
+
+    def _write(self, trainer: Any) -> None:
+        self.pulse.must_be_finite(trainer, trainer.lightning_module)
         began = time.monotonic()
         beside = self.path.with_name(f".{self.path.name}.part")
         self._saving, self._stopped = True, bool(trainer.should_stop)
-        trainer.save_checkpoint(beside)
-        self._saving = False
-        if trainer.is_global_zero:
-            with beside.open("rb") as written:
-                os.fsync(written.fileno())
-            beside.replace(self.path)
+        try:
+            trainer.save_checkpoint(beside)
+            if trainer.is_global_zero:
+                with beside.open("rb") as written:
+                    os.fsync(written.fileno())
+                beside.replace(self.path)
+        finally:
+            self._saving = False
+            if trainer.is_global_zero:
+                beside.unlink(missing_ok=True)
         self._saved_at = time.monotonic()
         self._cost = self._saved_at - began
 
@@ -133,16 +172,24 @@ def _plateaus(trainer: Any) -> list[Any]:
 def newest_checkpoint(folder: Path) -> tuple[Path, int] | None:
     """Return the checkpoint that a round goes on from, and its step; None: from the beginning.
 
-    Beside ours, there is the one that Lightning writes when SLURM takes the machine away. A file
-    that cannot be read is passed over.
+    Beside ours, there is the one that Lightning writes when SLURM takes the machine away. What has
+    trained longer is newer, whatever the clock said. A damaged file is passed over.
     """
-    found = [*folder.glob("checkpoints/last.ckpt"), *folder.glob("hpc_ckpt_*.ckpt")]
-    for path in sorted(found, key=lambda p: p.stat().st_mtime, reverse=True):
+    whole: list[tuple[Path, int]] = []
+    for path in [*folder.glob("checkpoints/last.ckpt"), *folder.glob("hpc_ckpt_*.ckpt")]:
         try:
+            _must_be_whole(path)
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-            return path, int(content["global_step"])
+            whole.append((path, int(content["global_step"])))
         except Exception as error:  # whatever a damaged file makes torch say
             warnings.warn(
                 f"{path} cannot be read ({type(error).__name__}): passed over.", stacklevel=2
             )
-    return None
+    return max(whole, key=lambda found: found[1], default=None)
+
+
+def _must_be_whole(path: Path) -> None:
+    """Compare all of a checkpoint with the checksums in it, as torch does not."""
+    with zipfile.ZipFile(path) as file:
+        if damaged := file.testzip():
+            raise zipfile.BadZipFile(damaged)

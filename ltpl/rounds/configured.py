@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import os
+import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +37,7 @@ class Configured:
         self.amounts: Sequence[float | None] = amount if isinstance(amount, list) else [amount]
         self._ours: tuple[Path, list[Any], list[Any]]
         self._slots: Any = None
+        self.again = _command(cli._given)
 
     def build(
         self, seed: int, folder: Path, callbacks: Sequence[Any], loggers: Sequence[Any]
@@ -89,6 +93,18 @@ def _must_not_prune(slot: str, callback: Any) -> None:
             f"{slot}={type(callback).__name__} prunes inside a fit, but rounds prune between them: "
             f"{instead.get(slot, 'put it into `prune`')}."
         )
+
+
+def _command(given: Sequence[str]) -> str:
+    """Return what was typed to start this process."""
+    options = shlex.join(given)
+    if os.environ.keys() & {"TORCHELASTIC_RUN_ID", "SLURM_PROCID"}:
+        return f"start the same job again ({options})"
+    spec = sys.modules["__main__"].__spec__
+    if spec is not None:
+        return f"python -m {spec.name.removesuffix('.__main__')} {options}"
+    program = Path(sys.argv[0])
+    return f"{f'python {program}' if program.suffix == '.py' else program.name} {options}"
 
 
 def _listed(value: Any) -> list[Any]:

@@ -41,11 +41,12 @@ class Parts:
 class Experiment(Protocol):
     """Builds rounds, from a command line or from Python.
 
-    `package` says whose Trainer it builds, `config` holds every option as JSON can say it, and
-    `amounts` how much is pruned at each level.
+    `package` says whose Trainer it builds, `config` holds every option as JSON can say it,
+    `amounts` how much is pruned at each level, and `again` what goes on with an interrupted run.
     """
 
     package: str
+    again: str
     config: dict[str, Any]
     amounts: Sequence[float | None]
 

@@ -111,6 +111,8 @@ def find_tickets(
 class InPython:
     """Builds rounds from functions and options."""
 
+    again = "the same call"
+
     def __init__(
         self,
         make_model: Callable[[], Any],

@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from ltpl.callbacks.namespace import Callback
 from ltpl.masks.errors import unknown
+from ltpl.rounds.ranks import averaged
 
 LOSSES = ("loss", "nll", "mse", "mae", "error", "perplexity")  # what losses are called
 KEPT = ("start", "loss", "early_stop", "early_stop_step", "best", "end", "end_step", "seconds")
@@ -56,7 +57,8 @@ class Measure(Callback):
         if self.loss is None or trainer.sanity_checking or trainer.state.fn != "fit":
             return
         found = trainer.callback_metrics
-        self.end = {name: float(found[name]) for name in self.start if name in found}
+        own = {name: float(found[name]) for name in self.start if name in found}
+        self.end = averaged(own)  # modules need not log with sync_dist
         self.end_step = int(trainer.global_step)
         if self.end[self.loss] < self.early_stop.get(self.loss, float("inf")):
             self.early_stop, self.early_stop_step = self.end, self.end_step

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib
+import time
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,9 @@ from typing_extensions import override
 
 from ltpl.callbacks.namespace import Logger
 from ltpl.masks.files import whole_file
+from ltpl.rounds.ranks import leads
+
+EVENTS = "events.out.tfevents."
 
 
 class MetricsFile(Logger):
@@ -122,10 +126,28 @@ def events(package: str, folder: Path, from_step: int) -> Any:
         folder: Folder of the round.
         from_step: What an interrupted run logged from here on is hidden: it is logged again.
     """
-    for file in folder.glob("events.out.tfevents.*") if not from_step else ():
-        file.unlink()
+    if leads():
+        _make_way(folder, bool(from_step))
     logger = importlib.import_module(f"{package}.loggers").TensorBoardLogger
     kind = type("TensorBoardLogger", (_Events, logger), {})
     purge = {"purge_step": from_step} if from_step else {}
     seed, level = folder.parent, folder.name
     return kind(seed.parent, name=seed.name, version=level, default_hp_metric=False, **purge)
+
+
+def _make_way(folder: Path, goes_on: bool) -> None:
+    """Remove the events of a round that begins anew; let those of one that goes on be the first.
+
+    TensorBoard reads files by name, which begins with the time at which they were made; the clock
+    may have been put back since, or show the same second.
+    """
+    files = sorted(folder.glob(f"{EVENTS}*"))
+    if not goes_on:
+        for file in files:
+            file.unlink()
+        return
+    first = int(time.time()) - len(files)
+    for number, file in enumerate(files):
+        made, _, rest = file.name.removeprefix(EVENTS).partition(".")
+        if made.isdigit() and int(made) > first + number:
+            file.replace(folder / f"{EVENTS}{first + number:010}.{rest}")

@@ -22,9 +22,12 @@ from ltpl.rounds.living import Living
 from ltpl.rounds.measure import Measure, accuracy, validation_loss
 from ltpl.rounds.metrics import MetricsFile, events
 from ltpl.rounds.plan import Plan
-from ltpl.rounds.ranks import leads, wait_for_all
+from ltpl.rounds.pulse import Pulse
+from ltpl.rounds.ranks import averaged, from_leader, leads, must_agree, wait_for_all
 from ltpl.rounds.seeds import EpochSeeds, Seeds
 from ltpl.rounds.start import TicketStart
+from ltpl.rounds.stop import Stop
+from ltpl.tickets.files import stored_digest
 from ltpl.tickets.lineage import Lineage
 from ltpl.tickets.result import FILE, Result
 from ltpl.tickets.snapshot import Snapshot
@@ -40,6 +43,7 @@ class Round:
         lineage: Where the round lives, and what it comes from; callbacks are told.
         seeds: Its four seeds.
         display: Shows the steps.
+        stop: Hears signals.
     """
 
     def __init__(
@@ -49,20 +53,22 @@ class Round:
         lineage: Lineage,
         seeds: Seeds,
         display: Any,
+        stop: Stop,
     ):
         self.plan = plan
         self.lineage = lineage
         self.folder = folder = lineage.folder
-        self.checkpoint = newest_checkpoint(folder)
+        self.checkpoint = from_leader(lambda: newest_checkpoint(folder))
         from_step = self.checkpoint[1] if self.checkpoint else 0
         self._epochs = EpochSeeds(seeds.order, seeds.augmentation)
         self._start = TicketStart()
         self._measure = Measure(keep_best=plan.test_at == "early_stop")
         self._living = Living()
-        save = MidRound(folder / "checkpoints" / "last.ckpt", plan.save_every_n_steps)
+        last = folder / "checkpoints" / "last.ckpt"
+        save = MidRound(last, Pulse(stop), plan.save_every_n_steps)
         callbacks = [self._epochs, self._start, self._measure, self._living, save, display]
         if leads():
-            (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
             for torso in folder.rglob(".*"):  # files that a killed process had not finished
                 torso.unlink()
             with whole_file(folder / "config.yaml") as beside:
@@ -70,7 +76,6 @@ class Round:
         self._events = events(experiment.package, folder, from_step)
         loggers = [self._events, MetricsFile(folder / "metrics.csv", from_step)]
         self.parts: Parts = experiment.build(seeds.init, folder, callbacks, loggers)
-        _must_train_here(self.parts.trainer)
         prepare(self.parts)
         self.parts.pruner.schedule = Never()  # what is next is drawn when the round has ended
         tell(self.parts.trainer, "on_round", self.parts.module, lineage)
@@ -89,10 +94,13 @@ class Round:
 
     def ticket(self, drawn: Callable[[Parts], Ticket]) -> Ticket:
         """Start from this round's ticket: the one that is there, or one that is drawn now."""
-        if not (self.folder / MASK).is_file() and leads():
-            drawn(self.parts).save(self.folder)
+        if not from_leader(lambda: Ticket.is_whole(self.folder)):
+            ticket = drawn(self.parts)
+            if leads():
+                ticket.save(self.folder)
         wait_for_all()
         ticket = Ticket.load(self.folder)
+        must_agree(f"The mask in {self.folder}", ticket.mask.digest)
         module = self.parts.module
         ticket.start.restore_weights_(module)
         self.parts.pruner.hold(module, ticket.mask, ticket.made_by["pinned"])
@@ -168,6 +176,7 @@ class Round:
             seconds=measure.seconds,
             made_by={**made_by, "mask_digest": mask.digest},
             branch=self.lineage.branch,
+            files={f.name: stored_digest(f) or "" for f in self.folder.glob("*.safetensors")},
         )
         self._events.experiment.close()
         if leads():
@@ -178,18 +187,9 @@ class Round:
         return result
 
 
-def _must_train_here(trainer: Any) -> None:
-    launcher = type(getattr(trainer.strategy, "launcher", None)).__name__
-    if "MultiProcessing" in launcher:
-        raise ValueError(
-            "trainer.strategy trains in child processes, and what a round measures would be lost "
-            "there. Use strategy='ddp', which starts the command once for each device."
-        )
-
-
 def _flat(found: Any) -> dict[str, float]:
     """Return the metrics of all loaders; nothing where Lightning had no batch to look at."""
-    return {name: float(value) for each in found or [] for name, value in each.items()}
+    return averaged({name: float(value) for each in found or [] for name, value in each.items()})
 
 
 def validates(module: Any, data: Any) -> bool:

@@ -1,30 +1,24 @@
-"""The loop: for each seed and level one round, and nothing that is finished is done again."""
+"""Finding tickets: each from the round before, in a tree that tells what is done."""
 
 from __future__ import annotations
 
-import logging
-import signal
-import sys
+import shutil
 import tempfile
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ltpl.masks.mask import Mask
-from ltpl.report import as_text, read_runs, report, rows
 from ltpl.rounds.draw import check, next_mask, next_start, prepare
 from ltpl.rounds.experiment import Experiment, Parts
+from ltpl.rounds.leaving import lightning_whispers
+from ltpl.rounds.loop import Loop
 from ltpl.rounds.plan import Plan
-from ltpl.rounds.progress import Display
-from ltpl.rounds.ranks import leads
-from ltpl.rounds.round import Round
+from ltpl.rounds.ranks import from_leader, leads, must_agree, start_together
 from ltpl.rounds.seeds import mixed
-from ltpl.rounds.summary import write_events
+from ltpl.rounds.stop import Stop
 from ltpl.rounds.tree import RunTree
-from ltpl.tickets.lineage import Lineage
-from ltpl.tickets.result import Result
 from ltpl.tickets.snapshot import Snapshot
 from ltpl.tickets.ticket import FINAL, MASK, START, Ticket
 
@@ -39,11 +33,19 @@ def run_rounds(experiment: Experiment, plan: Plan, seeds: list[int]) -> RunTree:
 
     Raises:
         ValueError: If the folder holds something else, or a run with other options.
+        Astray: If a replicate went astray; the others are finished then.
     """
-    if is_dry(experiment):  # touches no file of yours
-        with tempfile.TemporaryDirectory(prefix="ltpl-") as folder:
-            return _run_rounds(experiment, replace(plan, run=folder, report=False), seeds)
-    return _run_rounds(experiment, plan, seeds)
+    depth = plan.depth(experiment.amounts)
+    with lightning_whispers():
+        parts = experiment.build(plan.seeds_of(seeds[0]).init, Path(plan.run), [], [])
+        check(parts, plan, depth)
+        controls = _controls(parts)
+        start_together(parts.trainer)
+        del parts  # which may be large
+    if not is_dry(experiment):
+        return _run_rounds(experiment, plan, seeds, controls)
+    with passing_folder() as folder:  # touches no file of yours
+        return _run_rounds(experiment, replace(plan, run=folder, report=False), seeds, controls)
 
 
 def is_dry(experiment: Experiment) -> bool:
@@ -51,16 +53,26 @@ def is_dry(experiment: Experiment) -> bool:
     return bool((experiment.config.get("trainer") or {}).get("fast_dev_run"))
 
 
-def _run_rounds(experiment: Experiment, plan: Plan, seeds: list[int]) -> RunTree:
+@contextmanager
+def passing_folder() -> Iterator[str]:
+    """Yield a folder that all processes share, and that is gone afterwards."""
+    folder = from_leader(lambda: tempfile.mkdtemp(prefix="ltpl-"))
+    try:
+        yield folder
+    finally:
+        if leads():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _run_rounds(
+    experiment: Experiment, plan: Plan, seeds: list[int], controls: list[str]
+) -> RunTree:
     tree, depth = RunTree(plan.run), plan.depth(experiment.amounts)
-    with lightning_whispers():
-        parts = experiment.build(plan.seeds_of(seeds[0]).init, tree.path, [], [])
-        check(parts, plan, depth)
-        controls = _controls(parts)
-        del parts  # which may be large
     options = {name: value for name, value in vars(plan).items() if name != "run"}
-    if leads():
-        tree.begin({**experiment.config, **options}, levels=depth, seeds=seeds)
+    config = {**experiment.config, **options}
+    from_leader(lambda: tree.begin(config, levels=depth, seeds=seeds))
+    seen = tree.record.is_file() and tree.read().get("digest")
+    must_agree(str(tree.record), seen or "no such file")
     rounds = [(seed, level) for seed in seeds for level in range(depth + 1)]
     draw = _Next(experiment, plan, tree).draw
     dry = is_dry(experiment)
@@ -84,84 +96,6 @@ def _run_control(experiment: Experiment, plan: Plan, name: str, levels: str, see
 
 
 @dataclass(frozen=True)
-class Loop:
-    """Rounds of a run or of a branch.
-
-    Args:
-        experiment: Builds each round.
-        plan: How a round is judged.
-        tree: Where everything goes.
-        main: The run, which is reported at the end; another tree than that of a branch.
-        rounds: Seed and level of each round.
-        draw: Returns the ticket of a round that has none yet.
-        branch: Name of the branch; None for the main line.
-        dry: Whether nothing of this will stay.
-    """
-
-    experiment: Experiment
-    plan: Plan
-    tree: RunTree
-    main: RunTree
-    rounds: list[tuple[int, int]]
-    draw: Callable[[Parts, int, int], Ticket]
-    branch: str | None = None
-    dry: bool = False
-
-    def run(self, title: str) -> None:
-        """Run what is not finished; show what came out.
-
-        Args:
-            title: What to call it.
-        """
-        todo = [each for each in self.rounds if self.tree.result(*each) is None]
-        last = max(level for _, level in self.rounds)
-        display = Display(title, len(todo), last, self.plan.quiet)
-        if done := len(self.rounds) - len(todo):
-            display.line(f"{self.tree.path}: {done} rounds are finished, {len(todo)} are left")
-        with display.live(), lightning_whispers(), _told_what_next(display):
-            for seed, level in todo:
-                with self.tree.at_work(seed) if leads() else nullcontext():
-                    result = self.tree.result(seed, level) or self._round(seed, level, display)
-                display.ends(result)
-                self._summarise()
-        self._summarise()
-        if leads():
-            files = [self.tree.path / "summary.csv"]
-            if self.plan.report:
-                files.append(report(self.main.path))
-            display.line(as_text(rows(read_runs([self.main.path])), [] if self.dry else files))
-
-    def _summarise(self) -> None:
-        """Write `summary.csv` and `summary/` over what is finished."""
-        if leads():
-            self.tree.write_summary()
-            write_events(self.tree.path / "summary", self.tree.results())
-
-    def _round(self, seed: int, level: int, display: Display) -> Result:
-        lineage = self._lineage(seed, level)
-        one = Round(self.experiment, self.plan, lineage, self.plan.seeds_of(seed), display)
-        if level == 0:
-            made_by, density = one.dense(), 1.0
-        else:
-            ticket = one.ticket(lambda parts: self.draw(parts, seed, level))
-            made_by, density = ticket.made_by, ticket.mask.density
-        display.starts(seed, level, density, one.checkpoint[1] if one.checkpoint else 0)
-        one.train()
-        return one.judge(made_by)
-
-    def _lineage(self, seed: int, level: int) -> Lineage:
-        first = level == 0
-        return Lineage(
-            seed=seed,
-            level=level,
-            folder=self.tree.round(seed, level),
-            dense=None if first and self.branch is None else self.main.round(seed, 0),
-            previous=None if first else self.main.round(seed, self.plan.parent(level)),
-            branch=self.branch,
-        )
-
-
-@dataclass(frozen=True)
 class _Next:
     """Draws the tickets of a run's main line: each from the round before."""
 
@@ -169,7 +103,7 @@ class _Next:
     plan: Plan
     tree: RunTree
 
-    def draw(self, parts: Parts, seed: int, level: int) -> Ticket:
+    def draw(self, parts: Parts, seed: int, level: int, stop: Stop) -> Ticket:
         parent, seeds = self.tree.round(seed, self.plan.parent(level)), self.plan.seeds_of(seed)
         trained, before = Snapshot.load(parent / FINAL), Mask.load(parent / MASK)
         mask = next_mask(parts, self.plan, level, trained, before, mixed(seeds.mask, level))
@@ -192,34 +126,3 @@ def fresh(experiment: Experiment, folder: Path, seed: int) -> Snapshot:
     parts = experiment.build(seed, folder, [], [])
     prepare(parts)
     return Snapshot.take("0ep", parts.module)
-
-
-@contextmanager
-def _told_what_next(display: Display) -> Iterator[None]:
-    """Say how to go on after Ctrl-C or SIGTERM, and exit as shells expect it."""
-    try:
-        yield
-    except (KeyboardInterrupt, SystemExit) as stopped:
-        display.error("Interrupted: the same command goes on from the last checkpoint.")
-        by_hand = isinstance(stopped.__context__ or stopped, KeyboardInterrupt)
-        sys.exit(128 + (signal.SIGINT if by_hand else signal.SIGTERM))
-
-
-@contextmanager
-def lightning_whispers() -> Iterator[None]:
-    """Hide what Lightning says at the start and end of every fit; warnings come through once."""
-    names = ("pytorch_lightning", "lightning.pytorch", "lightning_fabric", "lightning.fabric")
-    loggers = [logging.getLogger(name) for name in (*names, "lightning_utilities.core.rank_zero")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.WARNING)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*LeafSpec.*", FutureWarning)
-        warnings.filterwarnings("ignore", ".*does not have many workers.*")
-        warnings.filterwarnings("ignore", ".*is smaller than the logging interval.*")
-        warnings.filterwarnings("ignore", ".*your dataloader is not resumable.*")  # see EpochSeeds
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)

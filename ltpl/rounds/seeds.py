@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
+from torch.utils.data.distributed import DistributedSampler
 from typing_extensions import override
 
 from ltpl.callbacks.namespace import Callback
+from ltpl.rounds.ranks import of_each, rank
 
 
 @dataclass(frozen=True)
@@ -136,12 +138,12 @@ class EpochSeeds(Callback):
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        return {"batches": self._batches, "random": random_states()}
+        return {"batches": self._batches, "random": of_each(random_states())}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._batches = state_dict["batches"]
-        self._resumed = state_dict["random"]
+        self._resumed = state_dict["random"][rank()]
 
 
 class _Seeded(DataLoader[Any]):
@@ -176,7 +178,13 @@ class _Seeded(DataLoader[Any]):
     def _seed_order(self, of_epoch: int, of_run: int) -> None:
         samplers: list[Any] = [self.sampler, getattr(self.batch_sampler, "sampler", None)]
         for sampler in samplers:
-            if hasattr(sampler, "set_epoch"):
+            wrapped: Any = getattr(getattr(sampler, "dataset", None), "_sampler", None)
+            if type(sampler) is DistributedSampler:  # all together draw what one process would
+                sampler.seed = of_epoch - sampler.epoch
+            elif isinstance(sampler, DistributedSampler) and hasattr(wrapped, "generator"):
+                sampler.shuffle = False
+                wrapped.generator = torch.Generator().manual_seed(of_epoch)
+            elif hasattr(sampler, "set_epoch"):
                 if hasattr(sampler, "seed"):
                     sampler.seed = of_run
             elif hasattr(sampler, "generator"):

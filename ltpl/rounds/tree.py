@@ -6,15 +6,16 @@ import contextlib
 import csv
 import hashlib
 import json
-import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import ltpl
 from ltpl.masks.files import whole_file
+from ltpl.rounds.alone import alone
 from ltpl.rounds.plan import changed
+from ltpl.tickets.files import must_be_whole
 from ltpl.tickets.result import FILE, Result, results, round_folder, seeds_and_rounds
 
 FORMAT = "ltpl.run/1"
@@ -136,35 +137,47 @@ class RunTree:
                 f"{self.path} was made with other options, and what was trained depends on them: "
                 f"{'; '.join(differ)}. Give the old values, or another folder."
             )
-        for path in rounds:
-            shutil.rmtree(path)
+        with self.at_work({seed for seed, _, _ in seeds_and_rounds(self.path)}):
+            for path in rounds:
+                shutil.rmtree(path)
 
     @contextlib.contextmanager
-    def at_work(self, seed: int) -> Iterator[None]:
-        """Keep other processes away from a replicate while the block runs.
+    def at_work(self, seeds: Iterable[int]) -> Iterator[None]:
+        """Keep other processes away from replicates while the block runs.
 
         Raises:
             ValueError: If one is at work there already.
         """
-        folder = self.path / f"seed_{seed}"
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            import fcntl
-        except ImportError:  # not on this system
+        with contextlib.ExitStack() as held:
+            for seed in seeds:
+                held.enter_context(alone(self.path / f"seed_{seed}"))
             yield
-            return
-        handle = os.open(folder, os.O_RDONLY)
+
+    def damage(self, result: Result) -> str | None:
+        """Return what is wrong with what a finished round has left; None if all is as it was."""
+        folder = self.round(result.seed, result.round)
+        for name, digest in result.files.items():
+            try:
+                must_be_whole(folder / name, digest)
+            except (FileNotFoundError, ValueError) as error:
+                return str(error)
+        return None
+
+    def put_aside(self, seed: int, level: int) -> None:
+        """Make a round unfinished: its damaged files and its result get another name."""
+        folder = self.round(seed, level)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(handle)
-            raise ValueError(f"Another process is at work in {folder}; wait for it.") from None
-        except OSError:  # a file system without locks
-            pass
-        try:
-            yield
-        finally:
-            os.close(handle)
+            files = Result.load(folder / FILE).files
+        except ValueError:
+            files = {}
+        for name, digest in files.items():
+            try:
+                must_be_whole(folder / name, digest)
+            except FileNotFoundError:
+                continue
+            except ValueError:
+                (folder / name).replace(folder / f"{name}.damaged")
+        (folder / FILE).replace(folder / f"{FILE}.damaged")
 
     def write_summary(self) -> None:
         """Write `summary.csv` over all finished rounds."""

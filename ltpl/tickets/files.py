@@ -15,10 +15,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from ltpl.masks.files import read_tensors, whole_file
+from ltpl.masks.files import read_tensors, write_tensors
+from ltpl.masks.mask import FORMAT as MASK_FORMAT
+from ltpl.masks.mask import Mask
 
 
 def save_state(path: str | Path, state: Any, kind: str) -> None:
@@ -35,8 +36,7 @@ def save_state(path: str | Path, state: Any, kind: str) -> None:
     tensors: dict[str, Tensor] = {}
     tree = json.dumps(_flatten(state, "", tensors))
     header = {"format": kind, "tree": tree, "digest": _digest(tree, tensors)}
-    with whole_file(path) as beside:
-        save_file(tensors, beside, metadata=header)
+    write_tensors(path, tensors, header)
 
 
 def digest_of(state: Any, kind: str) -> str:
@@ -73,9 +73,26 @@ def load_state(path: str | Path, kind: str) -> Any:
     header, tensors = read_tensors(path, kind)
     if header.get("format") != kind:
         raise ValueError(f"{path} is no {kind}: its format is {header.get('format')!r}.")
-    if _digest(header["tree"], tensors) != header["digest"]:
+    tree = header.get("tree", "")
+    if _digest(tree, tensors) != header.get("digest"):
         raise ValueError(f"{path} was changed after it was written: its digest differs.")
-    return _unflatten(json.loads(header["tree"]), tensors)
+    return _unflatten(json.loads(tree), tensors)
+
+
+def must_be_whole(path: str | Path, digest: str) -> None:
+    """Compare all of a mask or a state with the digest in it, and that with the expected one.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is cut short, was changed, or is another one.
+    """
+    kind = stored_format(path) or "file"
+    if kind == MASK_FORMAT:
+        Mask.load(path)
+    else:
+        load_state(path, kind)
+    if stored_digest(path) != digest:
+        raise ValueError(f"{path} is not the one that was written first: its digest differs.")
 
 
 def _flatten(value: Any, place: str, tensors: dict[str, Tensor]) -> Any:

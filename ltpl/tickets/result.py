@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from dataclasses import asdict, dataclass, field
@@ -10,7 +11,8 @@ from typing import Any
 
 from ltpl.masks.files import whole_file
 
-FORMAT = "ltpl.result/1"
+FORMAT = "ltpl.result/2"
+UNSEALED = "ltpl.result/1"  # of earlier versions: without a digest
 FILE = "result.json"
 
 
@@ -40,6 +42,7 @@ class Result:
         seconds: Training time, interruptions left out.
         made_by: Policy, seeds and digests: what would make it again.
         branch: Name of the branch; None in the main line.
+        files: Digests of what the round has left, by file name.
     """
 
     seed: int
@@ -63,6 +66,7 @@ class Result:
     seconds: float = 0.0
     made_by: dict[str, Any] = field(default_factory=dict)
     branch: str | None = None
+    files: dict[str, str] = field(default_factory=dict)
 
     @property
     def density(self) -> float:
@@ -77,27 +81,34 @@ class Result:
     def save(self, path: str | Path) -> None:
         """Write JSON, whole or not at all."""
         shares = {"density": self.density, "density_all": self.density_all}
+        content = {"format": FORMAT, **asdict(self), **shares}
         with whole_file(path) as beside:
-            beside.write_text(json.dumps({"format": FORMAT, **asdict(self), **shares}, indent=1))
+            beside.write_text(json.dumps({**content, "digest": _digest(content)}, indent=1))
 
     @classmethod
     def load(cls, path: str | Path) -> Result:
         """Read what `save` wrote.
 
         Raises:
-            ValueError: If the file is something else.
+            ValueError: If the file is something else, cut short or changed.
         """
         try:
             content = json.loads(Path(path).read_text())
-            found = content.pop("format")
-        except (ValueError, KeyError, AttributeError, TypeError):
+            found, digest = content.get("format"), content.pop("digest", None)
+        except (ValueError, AttributeError, TypeError):
             raise ValueError(f"{path} is no result of a round.") from None
-        if found != FORMAT:
+        if found not in (FORMAT, UNSEALED):
             raise ValueError(f"{path} is no result of a round: its format is {found!r}.")
-        for derived in ("density", "density_all"):
+        if found == FORMAT and digest != _digest(content):
+            raise ValueError(f"{path} was changed after it was written: its digest differs.")
+        for derived in ("format", "density", "density_all"):
             content.pop(derived)
         content["layers"] = [tuple(layer) for layer in content["layers"]]
         return cls(**content)
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def results(folder: str | Path) -> list[Result]:

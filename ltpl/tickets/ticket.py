@@ -52,3 +52,12 @@ class Ticket:
         mask = Mask.load(Path(folder, MASK))
         start = Snapshot.load(Path(folder, START))
         return cls(mask, start, json.loads(mask.metadata.get("made_by", "{}")))
+
+    @classmethod
+    def is_whole(cls, folder: str | Path) -> bool:
+        """Whether a round's folder holds a ticket that can be read."""
+        try:
+            cls.load(folder)
+        except (FileNotFoundError, ValueError):
+            return False
+        return True

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ltpl.callbacks import EdgePruning
+from ltpl.callbacks.edge_rounds import edges_before, edges_of
 from ltpl.cli import main
 from ltpl.data.graphs import KarateClub, StochasticBlockModel
 from ltpl.masks.edges import Edges, by_chance
@@ -24,6 +25,7 @@ from ltpl.modules.node import NodeClassifier
 from ltpl.rounds.find import Run, find_tickets
 from ltpl.tickets import EdgeTicket
 from ltpl.tickets.files import stored_digest
+from ltpl.tickets.lineage import Lineage
 
 pytest.importorskip("torch_geometric")
 EPOCHS, TOTAL = 4, 78
@@ -217,22 +219,30 @@ def test_interrupted_rounds_end_with_the_same_bits(
         assert logged(again.tree.round(0, level)) == logged(whole.tree.round(0, level))
 
 
-def test_a_round_needs_the_edges_of_the_round_before(tmp_path: Path) -> None:
+def test_a_round_whose_edges_are_lost_is_run_again(tmp_path: Path) -> None:
     run = find(tmp_path / "run", EdgePruning(control=False), levels=1)
+    before = bits(run.path)
     (run.tree.round(0, 1) / "edges.safetensors").unlink()
-    with pytest.raises(ValueError, match=r"round_01/edges\.safetensors is missing"):
-        find(tmp_path / "run", EdgePruning(control=False))
+    again = find(tmp_path / "run", EdgePruning(control=False), levels=1)
+    assert bits(again.path) == before
 
 
-def test_edges_of_another_graph_are_refused(tmp_path: Path) -> None:
-    run = find(tmp_path / "run", EdgePruning(control=False), levels=1)
-    data = StochasticBlockModel(blocks=2, nodes=17)
-    data.setup("fit")
-    edges = Edges.of(data.graph.edge_index)
-    EdgeTicket(edges, edges.all()).save(run.tree.round(0, 1) / "edges.safetensors")
+def test_a_round_needs_the_edges_of_the_round_before(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"edges\.safetensors is missing"):
+        edges_before(tmp_path)
+
+
+def test_edges_of_another_graph_are_refused() -> None:
+    here, there = (graph_edges(nodes) for nodes in (16, 17))
     with pytest.raises(ValueError, match="is of another graph") as raised:
-        find(tmp_path / "run", EdgePruning(control=False))
+        edges_of(Lineage(0, 1, Path(), None, None), EdgeTicket(there, there.all()), here, seed=0)
     assert "\n" not in str(raised.value)
+
+
+def graph_edges(nodes: int) -> Edges:
+    data = StochasticBlockModel(blocks=2, nodes=nodes)
+    data.setup("fit")
+    return Edges.of(data.graph.edge_index)
 
 
 def test_rounds_prune_when_a_round_has_ended(tmp_path: Path) -> None:

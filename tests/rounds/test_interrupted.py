@@ -33,6 +33,7 @@ from tensorboard.summary.writer import event_file_writer
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, RandomSampler, WeightedRandomSampler
 
+from ltpl.rounds.alone import LOCK
 from ltpl.rounds.checkpoint import newest_checkpoint
 from ltpl.rounds.find import Run
 
@@ -417,16 +418,16 @@ def test_a_round_does_not_start_from_what_another_left(tmp_path: Path) -> None:
     assert [r.steps for r in run.results] == [BATCHES * EPOCHS] * 2
 
 
-def test_the_newest_of_several_checkpoints_counts(tmp_path: Path) -> None:
+def test_what_has_trained_longest_is_newest_whatever_the_clock_says(tmp_path: Path) -> None:
     assert newest_checkpoint(tmp_path) is None
     now = time.time()
     names = ["checkpoints/last.ckpt", "hpc_ckpt_1.ckpt", "hpc_ckpt_2.ckpt"]
     (tmp_path / "checkpoints").mkdir()
     for order in ([0, 1, 2], [2, 0, 1], [1, 2, 0]):
         for age, index in enumerate(order):
-            torch.save({"global_step": index}, tmp_path / names[index])
-            os.utime(tmp_path / names[index], (now - age, now - age))
-        assert newest_checkpoint(tmp_path) == (tmp_path / names[order[0]], order[0])
+            torch.save({"global_step": 100 - age}, tmp_path / names[index])
+            os.utime(tmp_path / names[index], (now + 1e6 * age, now + 1e6 * age))
+        assert newest_checkpoint(tmp_path) == (tmp_path / names[order[0]], 100)
 
 
 def test_a_killed_process_leaves_no_torsos_for_good(tmp_path: Path) -> None:
@@ -437,7 +438,7 @@ def test_a_killed_process_leaves_no_torsos_for_good(tmp_path: Path) -> None:
     torso = tmp_path / "run" / PRUNED / "checkpoints/.last.ckpt.part"
     torso.write_bytes(b"half")
     run = once(Case([]), tmp_path / "run", watch)
-    assert not [p for p in run.path.rglob(".*")]
+    assert not [p for p in run.path.rglob(".*") if p.name != LOCK]
     assert not [p for p in run.path.rglob("last.ckpt")]
 
 

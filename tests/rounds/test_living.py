@@ -97,8 +97,9 @@ def test_results_of_earlier_versions_load_and_are_reported(tmp_path: Path) -> No
     for result in run.results:
         path = run.tree.round(0, result.round) / "result.json"
         content = json.loads(path.read_text())
-        for name in ("live_inputs", "inputs", "live_paths", "dead"):
+        for name in ("live_inputs", "inputs", "live_paths", "dead", "files", "digest"):
             del content[name]
+        content["format"] = "ltpl.result/1"
         path.write_text(json.dumps(content))
         old = Result.load(path)
         assert (old.live_inputs, old.inputs, old.live_paths, old.dead) == (None, None, None, [])

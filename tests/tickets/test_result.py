@@ -38,7 +38,7 @@ def test_a_network_without_prunable_weights_is_dense() -> None:
     assert Result(0, 0, 0, 0, 5, []).density == Result(0, 0, 0, 0, 5, []).density_all == 1
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "3", "{}", '{"format": "ltpl.result/2"}'])
+@pytest.mark.parametrize("content", ["", "{", "[]", "3", "{}", '{"format": "ltpl.result/3"}'])
 def test_what_is_no_result_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / FILE).write_text(content)
     with pytest.raises(ValueError, match="is no result of a round"):

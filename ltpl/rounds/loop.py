@@ -1,0 +1,147 @@
+"""The loop: for each seed and level one round, and nothing that is finished is done again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+
+from ltpl.report import as_text, read_runs, report, rows
+from ltpl.rounds.experiment import Experiment, Parts
+from ltpl.rounds.finite import FILE as DIVERGED
+from ltpl.rounds.finite import Astray, Diverged, diverged_before
+from ltpl.rounds.leaving import leaving, lightning_whispers
+from ltpl.rounds.plan import Plan
+from ltpl.rounds.progress import Display
+from ltpl.rounds.ranks import from_leader, leads
+from ltpl.rounds.round import Round
+from ltpl.rounds.stop import Stop
+from ltpl.rounds.summary import write_events
+from ltpl.rounds.tree import RunTree
+from ltpl.tickets.lineage import Lineage
+from ltpl.tickets.result import Result
+from ltpl.tickets.ticket import Ticket
+
+
+@dataclass(frozen=True)
+class Loop:
+    """Rounds of a run or of a branch.
+
+    Args:
+        experiment: Builds each round.
+        plan: How a round is judged.
+        tree: Where everything goes.
+        main: The run, which is reported at the end; another tree than that of a branch.
+        rounds: Seed and level of each round.
+        draw: Returns the ticket of a round that has none yet.
+        branch: Name of the branch; None for the main line.
+        dry: Whether nothing of this will stay.
+    """
+
+    experiment: Experiment
+    plan: Plan
+    tree: RunTree
+    main: RunTree
+    rounds: list[tuple[int, int]]
+    draw: Callable[[Parts, int, int, Stop], Ticket]
+    branch: str | None = None
+    dry: bool = False
+
+    def run(self, title: str) -> None:
+        """Run what is not finished; show what came out.
+
+        Args:
+            title: What to call it.
+
+        Raises:
+            Astray: If a replicate went astray; the others are finished then.
+        """
+        seeds = sorted({seed for seed, _ in self.rounds})
+        with ExitStack() as held, Stop(leads()).listening() as stop:
+            from_leader(lambda: held.enter_context(self.tree.at_work(seeds)))
+            told = from_leader(lambda: [*self._damaged()])
+            todo = from_leader(lambda: [x for x in self.rounds if self.tree.result(*x) is None])
+            last = max(level for _, level in self.rounds)
+            display = Display(title, len(todo), last, self.plan.quiet)
+            for line in told:
+                display.line(line)
+            if done := len(self.rounds) - len(todo):
+                display.line(f"{self.tree.path}: {done} rounds are finished, {len(todo)} are left")
+            with (
+                display.live(),
+                lightning_whispers(),
+                leaving(display, stop, self.experiment.again),
+            ):
+                astray = self._run(todo, display, stop)
+                self._summarise()
+        if leads():
+            files = [self.tree.path / "summary.csv"]
+            if self.plan.report:
+                files.append(report(self.main.path))
+            display.line(as_text(rows(read_runs([self.main.path])), [] if self.dry else files))
+        if astray:
+            raise Astray("; ".join(astray))
+
+    def _damaged(self) -> Iterator[str]:
+        """Make unfinished what is not as its round has left it; say so."""
+        for seed, level in self.rounds:
+            try:
+                result = self.tree.result(seed, level)
+                wrong = self.tree.damage(result) if result is not None else None
+            except ValueError as error:
+                wrong = str(error)
+            if wrong is not None:
+                self.tree.put_aside(seed, level)
+                yield f"{wrong} Seed {seed} round {level} is run again."
+
+    def _run(self, todo: list[tuple[int, int]], display: Display, stop: Stop) -> list[str]:
+        """Run rounds; return what is to be said of replicates that went astray."""
+        astray: dict[int, str] = {}
+        for seed, level in todo:
+            if seed in astray:
+                continue
+            folder = self.tree.round(seed, level)
+            where = f"seed {seed} round {level}"
+            if before := from_leader(partial(diverged_before, folder)):
+                astray[seed] = f"{where}: {before}"
+                display.line(f"{astray[seed]}. Left out; without {folder / DIVERGED} it is tried.")
+                continue
+            try:
+                display.ends(self._round(seed, level, display, stop))
+            except Diverged as error:
+                if leads():
+                    error.save(folder)
+                astray[seed] = f"{where}: {error}"
+                display.line(f"{astray[seed]}; the replicate ends here")
+            self._summarise()
+        return list(astray.values())
+
+    def _summarise(self) -> None:
+        """Write `summary.csv` and `summary/` over what is finished."""
+        if leads():
+            self.tree.write_summary()
+            write_events(self.tree.path / "summary", self.tree.results())
+
+    def _round(self, seed: int, level: int, display: Display, stop: Stop) -> Result:
+        lineage = self._lineage(seed, level)
+        one = Round(self.experiment, self.plan, lineage, self.plan.seeds_of(seed), display, stop)
+        if level == 0:
+            made_by, density = one.dense(), 1.0
+        else:
+            ticket = one.ticket(lambda parts: self.draw(parts, seed, level, stop))
+            made_by, density = ticket.made_by, ticket.mask.density
+        display.starts(seed, level, density, one.checkpoint[1] if one.checkpoint else 0)
+        one.train()
+        return one.judge(made_by)
+
+    def _lineage(self, seed: int, level: int) -> Lineage:
+        first = level == 0
+        return Lineage(
+            seed=seed,
+            level=level,
+            folder=self.tree.round(seed, level),
+            dense=None if first and self.branch is None else self.main.round(seed, 0),
+            previous=None if first else self.main.round(seed, self.plan.parent(level)),
+            branch=self.branch,
+        )
