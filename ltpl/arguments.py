@@ -18,7 +18,7 @@ USUAL = {
     "edges": {"class_path": "ltpl.callbacks.EdgePruning"},
     "distill": {"class_path": "ltpl.callbacks.Distillation"},
 }
-SWITCHES = ("--quiet", "--one_shot", "--onnx", "--export", "--l1")
+SWITCHES = ("--quiet", "--one_shot", "--onnx", "--export", "--l1", "--verify")
 
 
 def must_not_plan(given: list[str]) -> None:

@@ -168,6 +168,8 @@ class LotteryCommands(CommandsOfEither):
                 parser.add_argument(f"--{name}", type=Any, default=SUPPRESS, help=SUPPRESS)
         else:
             parser.add_argument("runs", nargs="+", help="Folders of runs.")
+            if subcommand == "status":
+                parser.add_argument("--verify", type=bool, default=False, help="Read every file.")
             if subcommand == "report":
                 parser.add_argument("--out", type=str | None, help="Folder of the page.")
                 parser.add_argument("--rounds", type=str | None, help="Rounds with curves: 0,3,7.")
@@ -261,7 +263,7 @@ class LotteryCommands(CommandsOfEither):
 
     def _status(self, options: Any) -> None:
         for run in options["runs"]:
-            print(status(run))
+            print(status(run, options["verify"]))
 
     def _report(self, options: Any) -> None:
         runs, out = options["runs"], options["out"]

@@ -168,8 +168,7 @@ def _must_be_whole(
     """Raise if something that the branch starts from is not as its round has left it."""
     sources = {(s, level) for s, lv in rounds for level in (0, lv, plan.parent(lv) if lv else 0)}
     for seed, level in sorted(sources):
-        result = main.result(seed, level)
-        if result is not None and (wrong := main.damage(result)):
+        if wrong := main.damage(seed, level):
             raise ValueError(f"{wrong} `ltpl rounds` with the options of the run makes it again.")
 
 

@@ -61,13 +61,14 @@ class Loop:
         with ExitStack() as held, Stop(leads()).listening() as stop:
             from_leader(lambda: held.enter_context(self.tree.at_work(seeds)))
             told = from_leader(lambda: [*self._damaged()])
-            todo = from_leader(lambda: [x for x in self.rounds if self.tree.result(*x) is None])
+            done = from_leader(lambda: {(r.seed, r.round) for r in self.tree.results()})
+            todo = [each for each in self.rounds if each not in done]
             last = max(level for _, level in self.rounds)
             display = Display(title, len(todo), last, self.plan.quiet)
             for line in told:
                 display.line(line)
-            if done := len(self.rounds) - len(todo):
-                display.line(f"{self.tree.path}: {done} rounds are finished, {len(todo)} are left")
+            if finished := len(self.rounds) - len(todo):
+                display.line(f"{self.tree.path}: {finished} rounds are finished, {len(todo)} left")
             with (
                 display.live(),
                 lightning_whispers(),
@@ -86,12 +87,7 @@ class Loop:
     def _damaged(self) -> Iterator[str]:
         """Make unfinished what is not as its round has left it; say so."""
         for seed, level in self.rounds:
-            try:
-                result = self.tree.result(seed, level)
-                wrong = self.tree.damage(result) if result is not None else None
-            except ValueError as error:
-                wrong = str(error)
-            if wrong is not None:
+            if wrong := self.tree.damage(seed, level):
                 self.tree.put_aside(seed, level)
                 yield f"{wrong} Seed {seed} round {level} is run again."
 

@@ -15,7 +15,7 @@ import ltpl
 from ltpl.masks.files import whole_file
 from ltpl.rounds.alone import alone
 from ltpl.rounds.plan import changed
-from ltpl.tickets.files import must_be_whole
+from ltpl.tickets.files import is_whole, must_be_whole
 from ltpl.tickets.result import FILE, Result, results, round_folder, seeds_and_rounds
 
 FORMAT = "ltpl.run/1"
@@ -153,14 +153,14 @@ class RunTree:
                 held.enter_context(alone(self.path / f"seed_{seed}"))
             yield
 
-    def damage(self, result: Result) -> str | None:
+    def damage(self, seed: int, level: int) -> str | None:
         """Return what is wrong with what a finished round has left; None if all is as it was."""
-        folder = self.round(result.seed, result.round)
-        for name, digest in result.files.items():
-            try:
-                must_be_whole(folder / name, digest)
-            except (FileNotFoundError, ValueError) as error:
-                return str(error)
+        try:
+            result = self.result(seed, level)
+            for name, digest in (result.files if result else {}).items():
+                must_be_whole(self.round(seed, level) / name, digest)
+        except (FileNotFoundError, ValueError) as error:
+            return str(error)
         return None
 
     def put_aside(self, seed: int, level: int) -> None:
@@ -170,14 +170,12 @@ class RunTree:
             files = Result.load(folder / FILE).files
         except ValueError:
             files = {}
-        for name, digest in files.items():
-            try:
-                must_be_whole(folder / name, digest)
-            except FileNotFoundError:
-                continue
-            except ValueError:
-                (folder / name).replace(folder / f"{name}.damaged")
-        (folder / FILE).replace(folder / f"{FILE}.damaged")
+        damaged = [
+            folder / name for name, digest in files.items() if not is_whole(folder / name, digest)
+        ]
+        for file in [*damaged, folder / FILE]:
+            if file.exists():
+                file.replace(file.with_name(f"{file.name}.damaged"))
 
     def write_summary(self) -> None:
         """Write `summary.csv` over all finished rounds."""

@@ -95,6 +95,15 @@ def must_be_whole(path: str | Path, digest: str) -> None:
         raise ValueError(f"{path} is not the one that was written first: its digest differs.")
 
 
+def is_whole(path: str | Path, digest: str) -> bool:
+    """Whether a file is there, as it was written."""
+    try:
+        must_be_whole(path, digest)
+    except (FileNotFoundError, ValueError):
+        return False
+    return True
+
+
 def _flatten(value: Any, place: str, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, Tensor):
         tensors[place] = value.detach().cpu().contiguous().clone()

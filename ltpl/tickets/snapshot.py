@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ltpl.masks.select import named_buffers, named_parameters
-from ltpl.tickets.files import digest_of, load_state, save_state, stored_digest
+from ltpl.tickets.files import digest_of, is_whole, load_state, save_state, stored_digest
 
 FORMAT = "ltpl.snapshot/1"
 
@@ -69,11 +69,11 @@ class Snapshot:
         path, digest = Path(path), digest_of(vars(self), FORMAT)
         for number in itertools.count():
             free = path.with_stem(f"{path.stem}-v{number}") if number else path
-            if not free.exists():
+            if free.exists() and stored_digest(free) != digest:
+                continue
+            if not is_whole(free, digest):
                 self.save(free)
-                return free
-            if stored_digest(free) == digest:
-                return free
+            return free
         raise AssertionError
 
     @classmethod

@@ -164,7 +164,9 @@ def test_two_processes_do_not_work_on_one_replicate(tmp_path: Path) -> None:
     run = find(tmp_path / "run", levels=0, trainer=ONE)
     with (
         run.tree.at_work([0]),
-        pytest.raises(ValueError, match=r"Another process is at work in .*seed_0"),
+        pytest.raises(
+            ValueError, match=r"Another process \(PID \d+ on .*\) is at work in .*seed_0"
+        ),
     ):
         find(tmp_path / "run", levels=1, trainer=ONE)
     with run.tree.at_work(1):
