@@ -165,6 +165,7 @@ class CompactAfterPruning(Callback):
             from ltpl.compaction.store import FILE, save
 
             save(place_at(pl_module, self.path or "").module, folder / FILE)
+        trainer.strategy.barrier()
 
     def _compact_if_due(self, trainer: Any, pl_module: Any) -> None:
         if self._due:
@@ -202,6 +203,7 @@ class CompactAfterPruning(Callback):
         for masker in maskers(trainer):
             if masker.mask is not None:
                 masker.shrink(_narrowed(masker.mask, found, place))
+            masker.must_agree(trainer)
         tell(trainer, "on_compact", pl_module, found, place)
         for masker in maskers(trainer):
             masker.enforce(trainer, pl_module)

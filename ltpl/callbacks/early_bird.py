@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from ltpl.callbacks.distances import Record
 from ltpl.callbacks.folder import callback_folder
-from ltpl.callbacks.found import keep_ticket, speak_of_factors
+from ltpl.callbacks.found import keep_ticket, must_watch_alike, speak_of_factors
 from ltpl.callbacks.position import position
 from ltpl.callbacks.pruning import PruneAtEpoch
 from ltpl.callbacks.scoring import training_batches
@@ -168,6 +168,7 @@ class EarlyBird(PruneAtEpoch):
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         if self.action == "prune":
             super().on_train_start(trainer, pl_module)
+        must_watch_alike(trainer, self.name, self.watch)
         self._record.folder = callback_folder(trainer)
         self._follow_trunk(trainer, pl_module)
         where = position(trainer)
@@ -230,9 +231,8 @@ class EarlyBird(PruneAtEpoch):
             "trunk": self.trunk,
         }
         mask, name = self.watch.masks[amount], f"{self.name}_{amount}"
-        self.tickets[amount] = keep_ticket(
-            trainer, pl_module, mask, found, self._record.folder, name
-        )
+        ticket = keep_ticket(trainer, pl_module, mask, found, self._record.folder, name)
+        self.tickets[amount] = ticket
         self._arrange()
         self._record.show(trainer, self.watch, amount)
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from typing_extensions import override
 
+from ltpl.callbacks.edge_ranks import keep_alike, of_first_edges, write
 from ltpl.callbacks.edge_rounds import CONTROL, edges_before, edges_of
 from ltpl.callbacks.edge_weights import LearnedEdges, WeighedLayers, must_not_cache
 from ltpl.callbacks.graph_steps import GraphSteps, OneGraph, must_be_one_batch
@@ -23,7 +24,7 @@ from ltpl.callbacks.scoring import training_batches
 from ltpl.masks.edges import by_chance, by_degree, by_features, strongest
 from ltpl.masks.errors import unknown
 from ltpl.masks.schedule import AtEpochs, Cubic, PerRound, Schedule, as_schedule
-from ltpl.tickets.edges import EDGES, EdgeTicket
+from ltpl.tickets.edges import EdgeTicket
 from ltpl.tickets.lineage import Lineage
 
 CRITERIA = ("learned", "random", "jaccard", "degree")
@@ -161,6 +162,7 @@ class EdgePruning(Callback):
     @override
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         must_be_one_batch(trainer)
+        keep_alike(trainer, lambda: self._meet(training_batches(trainer, 1)[0]))
 
     @contextmanager
     def _look(self, batch: Any) -> Iterator[Any]:
@@ -241,9 +243,7 @@ class EdgePruning(Callback):
         elif self._lineage.branch is None and not self._written:
             self._meet_again(trainer)
             self._written = True
-            after = replace(self.ticket, keep=self._next(trainer))
-            if trainer.is_global_zero:
-                after.save(self._lineage.folder / EDGES)
+            write(trainer, self._lineage, replace(self.ticket, keep=self._next(trainer)))
 
     def _meet_again(self, trainer: Any) -> None:
         if self._graph.batch is None:
@@ -275,7 +275,7 @@ class EdgePruning(Callback):
             scores = by_features(getattr(self._graph.batch, "x", None), edges.ends)
         kept = int(keep.sum())
         number = kept - round(self.amount * kept)
-        after: Tensor = trainer.strategy.broadcast(strongest(scores, keep, number, chance))
+        after = of_first_edges(trainer, strongest(scores, keep, number, chance))
         self._graph.tell(trainer.current_epoch, keep, after)
         return after
 

@@ -8,7 +8,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from ltpl.callbacks.ranks import must_agree
 from ltpl.masks.select import named_parameters
+from ltpl.tickets.files import stored_digest
 from ltpl.tickets.snapshot import Snapshot
 
 
@@ -18,6 +20,21 @@ def store(trainer: Any, snapshot: Snapshot, name: str, folder: str | None = None
     if trainer.is_global_zero:
         path = snapshot.save_beside(path)
     return str(trainer.strategy.broadcast(str(path)))
+
+
+def must_be_there(trainer: Any, path: str | None) -> None:
+    """Refuse a snapshot to rewind to that is gone, or is another for another process.
+
+    Raises:
+        FileNotFoundError: If it is gone.
+        ValueError: If the processes do not have the same one.
+    """
+    must_agree(trainer, "RewindToEpoch", "the snapshot", lambda: stored_digest(path or ""))
+    if path is not None and not Path(path).is_file():
+        raise FileNotFoundError(
+            f"RewindToEpoch: the checkpoint rewinds to {path}, which is not there. Put the file "
+            "back, or start without ckpt_path."
+        )
 
 
 def stored_smaller(

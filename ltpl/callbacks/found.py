@@ -10,7 +10,9 @@ from typing import Any
 from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 
 from ltpl.callbacks.position import position
+from ltpl.callbacks.ranks import must_agree
 from ltpl.masks.mask import Mask
+from ltpl.masks.watch import Watch
 from ltpl.tickets.files import digest_of, stored_digest
 from ltpl.tickets.snapshot import FORMAT, Snapshot
 from ltpl.tickets.ticket import MASK, START, Ticket
@@ -46,6 +48,11 @@ def keep_ticket(
             "of initialisation: it is hardly training that chose it."
         )
     return str(path)
+
+
+def must_watch_alike(trainer: Any, name: str, watch: Watch) -> None:
+    """Raise on every process if they have seen other masks until now."""
+    must_agree(trainer, name, "what was watched", lambda: digest_of(watch.state(), ""))
 
 
 def speak_of_factors(name: str, epoch: int, constant: bool, said: bool) -> bool:

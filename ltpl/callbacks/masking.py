@@ -13,6 +13,7 @@ from torch.utils.hooks import RemovableHandle
 from typing_extensions import override
 
 from ltpl.callbacks.averages import mask_averages
+from ltpl.callbacks.ranks import must_agree
 from ltpl.callbacks.sizing import Sizing
 from ltpl.masks.enforce import Enforcement
 from ltpl.masks.mask import Mask
@@ -95,10 +96,17 @@ class Masking(Sizing):
 
     @override
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        self.must_agree(trainer)
         chosen = self.prunable(pl_module)
         rank_zero_info(f"{type(self).__name__} may touch {described(chosen, pl_module)}")
         self._warn_of_strangers(trainer, chosen)
         self.enforce(trainer, pl_module)
+
+    def must_agree(self, trainer: Any) -> None:
+        """Raise on every process if they hold different masks."""
+        held = self.mask
+        digest = (lambda: None) if held is None else (lambda: held.digest)
+        must_agree(trainer, type(self).__name__, "the mask", digest)
 
     def _warn_of_strangers(self, trainer: Any, chosen: dict[str, nn.Parameter]) -> None:
         stepped = {p for o in trainer.optimizers for g in o.param_groups for p in g["params"]}

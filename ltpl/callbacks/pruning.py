@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from ltpl.callbacks.folder import store, stored_smaller
 from ltpl.callbacks.masking import Masking, live_mask, tell
+from ltpl.callbacks.ranks import mean_over_ranks, of_first, one_voice
 from ltpl.callbacks.scoring import silenced, training_batches, training_loss
 from ltpl.masks.allocate import check_options
 from ltpl.masks.criteria import find_criterion
@@ -168,8 +169,11 @@ class PruneAtEpoch(Masking):
         amount, of = self._step(trainer.current_epoch, before)
         if amount is not None and of == "all":  # what compaction has removed counts as pruned
             amount = max(0.0, amount + (amount - 1) * self.removed / before.total)
-        mask = self.draw(pl_module, amount, of, self.mask, self.seed, **self._evidence(trainer))
-        self.mask = trainer.strategy.broadcast(mask)
+        evidence = self._evidence(trainer)
+        with one_voice(trainer):
+            mask = self.draw(pl_module, amount, of, self.mask, self.seed, **evidence)
+        self.mask = of_first(trainer, mask)
+        self.must_agree(trainer)
         self.enforce(trainer, pl_module)
         self._unproven = set(self.mask)
         rank_zero_info(
@@ -195,7 +199,8 @@ class PruneAtEpoch(Masking):
             of: What it is a share of.
             mask: What was kept until now.
             seed: Seed of random choices.
-            **evidence: What the criterion needs besides: `init`, `batches`, `loss`.
+            **evidence: What the criterion needs besides: `init`, `batches`, `loss`,
+                `reduce`.
         """
         looks_at_loss = "loss" in self.criterion.needs
         with silenced(pl_module) if looks_at_loss else contextlib.nullcontext():
@@ -237,6 +242,8 @@ class PruneAtEpoch(Masking):
             evidence["batches"] = training_batches(trainer, self.batches)
         if "loss" in self.criterion.needs:
             evidence["loss"] = training_loss
+        if "reduce" in self.criterion.needs and trainer.world_size > 1:
+            evidence["reduce"] = mean_over_ranks()
         return evidence
 
     @override

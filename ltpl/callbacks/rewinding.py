@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import sys
 from enum import Enum
-from pathlib import Path
 from typing import Any
 
 from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 from typing_extensions import override
 
 from ltpl.callbacks.averages import restart_averages
-from ltpl.callbacks.folder import store, stored_smaller
+from ltpl.callbacks.folder import must_be_there, store, stored_smaller
 from ltpl.callbacks.masking import maskers
 from ltpl.callbacks.position import position
+from ltpl.callbacks.ranks import must_agree
 from ltpl.callbacks.sizing import Sizing
 from ltpl.masks.errors import unknown
 from ltpl.masks.mask import Mask
 from ltpl.masks.select import named_parameters
+from ltpl.tickets.files import digest_of
 from ltpl.tickets.snapshot import Snapshot
 from ltpl.tickets.start import KEPT, PRUNED, redraw_, starting_weights, warn_of_other_scale
 from ltpl.tickets.step import Step
@@ -121,11 +122,7 @@ class RewindToEpoch(Sizing):
 
     @override
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        if self.snapshot_path is not None and not Path(self.snapshot_path).is_file():
-            raise FileNotFoundError(
-                f"RewindToEpoch: the checkpoint rewinds to {self.snapshot_path}, which is not "
-                "there. Put the file back, or start without ckpt_path."
-            )
+        must_be_there(trainer, self.snapshot_path)
         finetunes = self.policy is Policy.finetune and trainer.lr_scheduler_configs
         if finetunes and not pl_module.automatic_optimization:
             raise ValueError(
@@ -208,17 +205,18 @@ class RewindToEpoch(Sizing):
         # several optimisers advance the step by more than one a batch
         return bool(in_epoch and 0 <= beyond < max(1, len(trainer.optimizers)))
 
-    def _snapshot(self) -> Snapshot:
+    def _snapshot(self, trainer: Any) -> Snapshot:
         assert self.snapshot_path is not None
+        must_be_there(trainer, self.snapshot_path)
         return Snapshot.load(self.snapshot_path)
 
     def _rewind(self, trainer: Any, pl_module: Any, mask: Mask) -> str:
-        snapshot = self._snapshot()
+        snapshot = self._snapshot(trainer)
         snapshot.restore_weights_(pl_module)
         seed = self.seed + len(self.history)
         if self.mask_1 == "reinit":
             redraw_(pl_module, mask, seed)
-            if self.step.is_start:
+            if self.step.is_start and trainer.is_global_zero:
                 warn_of_other_scale(pl_module, snapshot.weights, mask)
         else:
             _set_kept(pl_module, snapshot, mask, self.mask_1, seed)
@@ -228,12 +226,14 @@ class RewindToEpoch(Sizing):
                 masker.pinned = True
         else:
             mask.apply_(pl_module)
+        now = named_parameters(pl_module)
+        must_agree(trainer, "RewindToEpoch", "the rewound network", lambda: digest_of(now, ""))
         averages = ", averages restarted" if restart_averages(trainer, pl_module) else ""
         schedule = self._rewind_learning_rate(trainer)
         return f"weights ({self.mask_1}) and buffers of {self.step}{averages}, {schedule}"
 
     def _rewind_learning_rate(self, trainer: Any, *_: Any) -> str:
-        snapshot = self._snapshot()
+        snapshot = self._snapshot(trainer)
         for index, config in enumerate(trainer.lr_scheduler_configs):
             snapshot.restore_scheduler_(index, config.scheduler)
         for index, optimizer in enumerate(trainer.optimizers):

@@ -236,8 +236,8 @@ class NetworkSlimming(PruneAtEpoch):
         super().prune(trainer, pl_module)
         assert self.mask is not None
         rank_zero_info(told(self.table(pl_module), self.mask.metadata))
-        if trainer.is_global_zero:
-            rank_zero_info(what_is_left(pl_module, self.mask, training_batches(trainer, 1)[0]))
+        # on every process: a training step may talk to the others before it calls the network
+        rank_zero_info(what_is_left(pl_module, self.mask, training_batches(trainer, 1)[0]))
 
     def table(self, pl_module: nn.Module) -> list[LayerChannels]:
         """Return one row for each layer: channels kept, channels in all."""
@@ -254,7 +254,7 @@ class NetworkSlimming(PruneAtEpoch):
         **evidence: Any,
     ) -> Mask:
         assert amount is not None
-        options: dict[str, Any] = {name: evidence.get(name) for name in ("batches", "loss")}
+        options = {name: evidence.get(name) for name in ("batches", "loss", "reduce")}
         score = self.criterion
         if isinstance(score, AlongGraph):  # a rehearsal of rounds counts by another score, without
             score = score.alone

@@ -6,8 +6,8 @@ A score names what it looks at by its arguments:
   `weight` is another name of `gamma`, so that `ltpl.masks.criteria.magnitude` works here too;
 - `filters`: one row a channel, the weights that make it;
 - `generator`: a seeded source of random numbers; `name`: the layer's path;
-- or, for scores of all layers at once: `model`, `norms`, `batches`, `loss`; such a function returns
-  a dictionary, layer -> scores.
+- or, for scores of all layers at once: `model`, `norms`, `batches`, `loss`, and `reduce`, which
+  averages a tensor over processes; such a function returns a dictionary, layer -> scores.
 
 A function of yours is used by its dotted path, `score="mypackage.scores.mine"`, or directly.
 """
@@ -24,11 +24,11 @@ from torch import Tensor, nn
 from ltpl.masks.criteria import Criterion, look_up
 from ltpl.masks.errors import unknown
 from ltpl.masks.norms import producers_in_order
-from ltpl.masks.saliency import Loss, borrowed
+from ltpl.masks.saliency import Loss, Reduce, alone, borrowed
 from ltpl.masks.select import named_parameters
 
 LAYER_ARGUMENTS = ("gamma", "weight", "beta", "filters", "generator", "name")
-NETWORK_ARGUMENTS = ("model", "norms", "batches", "loss")
+NETWORK_ARGUMENTS = ("model", "norms", "batches", "loss", "reduce")
 
 Score = str | Callable[..., Any] | Criterion
 
@@ -54,7 +54,11 @@ def random(gamma: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def taylor(
-    model: nn.Module, norms: Mapping[str, Any], batches: Iterable[Any], loss: Loss
+    model: nn.Module,
+    norms: Mapping[str, Any],
+    batches: Iterable[Any],
+    loss: Loss,
+    reduce: Reduce = alone,
 ) -> dict[str, Tensor]:
     """Keep the channels whose removal would change the loss most, to first order.
 
@@ -73,7 +77,7 @@ def taylor(
             found = torch.autograd.grad(loss(model, batch), tensors, materialize_grads=True)
             change = {id(p): p.detach() * g for p, g in zip(tensors, found, strict=True)}
             for path, pair in pairs.items():
-                total[path] += torch.stack([change[id(p)] for p in pair]).sum(0).square()
+                total[path] += reduce(torch.stack([change[id(p)] for p in pair]).sum(0)).square()
     return {path: scores / len(batches) for path, scores in total.items()}
 
 
@@ -104,6 +108,7 @@ def channel_scores(
     loss: Loss | None = None,
     seed: int = 0,
     producers: Mapping[str, tuple[str, int]] | None = None,
+    reduce: Reduce | None = None,
 ) -> dict[str, Tensor]:
     """Return one score a channel for each layer of `norms`; the model is not changed.
 
@@ -116,6 +121,7 @@ def channel_scores(
         seed: Seed of random choices.
         producers: For each layer the name of the weight that makes its channels, and the dimension
             of its outputs; guessed from the order of registration if not given.
+        reduce: Averages a tensor over processes, each of which has batches of its own.
 
     Raises:
         ValueError: If something that the score needs is missing, or it returns no finite number a
@@ -128,6 +134,7 @@ def channel_scores(
             raise ValueError(f"score={score.name!r} needs {name}=...; it was not given.")
     if score.whole_network:
         given = {"model": model, "norms": norms, "batches": data, "loss": loss}
+        given["reduce"] = reduce or alone
         found = score.score(**{name: given[name] for name in score.needs})
     else:
         rows = _filters(model, norms, producers) if "filters" in score.needs else {}

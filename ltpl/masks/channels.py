@@ -15,7 +15,7 @@ from ltpl.masks.channel_scores import Score, channel_scores, find_score, tells_a
 from ltpl.masks.errors import unknown
 from ltpl.masks.mask import Mask
 from ltpl.masks.norms import gammas, named_norms, scale_names, scaled_norms, warn_of_statistics
-from ltpl.masks.saliency import Loss, only_kept
+from ltpl.masks.saliency import Loss, Reduce, only_kept
 from ltpl.masks.select import named_parameters
 from ltpl.masks.units import FIXED, REDUCTIONS, TRUNKS, Ranking, units_of
 
@@ -64,6 +64,7 @@ def channel_mask(
     loss: Loss | None = None,
     seed: int = 0,
     producers: Mapping[str, tuple[str, int]] | None = None,
+    reduce: Reduce | None = None,
 ) -> Mask:
     """Return the mask that keeps the best channels of `model`; `mask.apply_(model)` prunes them.
 
@@ -92,6 +93,7 @@ def channel_mask(
         seed: Seed of random choices.
         producers: For `l1` and `l2`, the weight that makes each layer's channels, see
             `channel_scores`.
+        reduce: Averages a tensor over processes, each of which has batches of its own.
 
     Raises:
         ValueError: If an option is out of range, a name is unknown, nothing is found, scores are
@@ -120,7 +122,14 @@ def channel_mask(
         )
     with only_kept(parameters, mask or {}):
         found = channel_scores(
-            model, ranked, score, batches=batches, loss=loss, seed=seed, producers=producers
+            model,
+            ranked,
+            score,
+            batches=batches,
+            loss=loss,
+            seed=seed,
+            producers=producers,
+            reduce=reduce,
         )
     scores = {p: found.get(p, torch.zeros(len(gamma))) for p, gamma in gammas(norms).items()}
     ranking = Ranking(scores, channels(mask or {}, norms), units)

@@ -4,7 +4,8 @@ A criterion names what it looks at by its arguments:
 
 - `weight`: the trained values; `init`: the values before training (Zhou et al., 2019);
 - `generator`: a seeded source of random numbers; `name`: the parameter's name;
-- or, for scores of the whole network at once: `model`, `parameters`, `batches`, `loss`.
+- or, for scores of the whole network at once: `model`, `parameters`, `batches`, `loss`, and
+  `reduce`, which averages a tensor over processes, each of which sees batches of its own.
 
 A function of yours is used by its dotted path, `criterion="mypackage.scores.mine"`, or directly.
 """
@@ -25,7 +26,7 @@ from ltpl.masks import saliency
 from ltpl.masks.errors import unknown
 
 PARAMETER_ARGUMENTS = ("weight", "init", "generator", "name")
-NETWORK_ARGUMENTS = ("model", "parameters", "batches", "loss")
+NETWORK_ARGUMENTS = ("model", "parameters", "batches", "loss", "reduce")
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Criterion:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """The names of the arguments that have no default of their own."""
+        """The names of the arguments that have no default of their own, and of our `reduce`."""
         return _arguments(self.score)
 
     @property
@@ -58,7 +59,8 @@ class Criterion:
 @functools.lru_cache
 def _arguments(score: Callable[..., Any]) -> tuple[str, ...]:
     arguments = inspect.signature(score).parameters.values()
-    return tuple(a.name for a in arguments if a.default is inspect.Parameter.empty)
+    given = {id(inspect.Parameter.empty), id(saliency.alone)}
+    return tuple(a.name for a in arguments if id(a.default) in given)
 
 
 def magnitude(weight: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ltpl.masks.allocate import allocate, check_options
 from ltpl.masks.criteria import Criterion, find_criterion
 from ltpl.masks.mask import Mask
-from ltpl.masks.saliency import Loss, only_kept
+from ltpl.masks.saliency import Loss, Reduce, alone, only_kept
 from ltpl.masks.select import layer_rates, named_parameters, normalised_directions, prunable
 from ltpl.masks.threshold import Scores
 
@@ -36,6 +36,7 @@ def prune(
     batches: Iterable[Any] | None = None,
     loss: Loss | None = None,
     seed: int = 0,
+    reduce: Reduce | None = None,
 ) -> Mask:
     """Return the mask that keeps the best weights of `model`; `mask.apply_(model)` prunes it.
 
@@ -57,6 +58,8 @@ def prune(
         batches: Data, for criteria that look at it.
         loss: `loss(model, batch)`, for criteria that follow a gradient.
         seed: Seed of random choices.
+        reduce: Averages a tensor over processes, for criteria that follow a gradient, where each
+            has batches of its own.
 
     Raises:
         ValueError: If an option is out of range, a name is unknown, shapes differ, scores are not
@@ -86,7 +89,7 @@ def prune(
     rounds = 1 if amount is None else score.rounds
     with torch.no_grad():
         for done in range(1, rounds + 1):
-            layers = _scores(score, model, chosen, kept, init, data, loss, seed)
+            layers = _scores(score, model, chosen, kept, init, data, loss, seed, reduce)
             way = done / rounds
             flat = allocate(layers, shapes, amount, of, scope, factors, min_keep, way, before)
             found = {name: keep.view(shapes[name]) for name, keep in flat.items()}
@@ -120,9 +123,11 @@ def _scores(
     batches: list[Any] | None,
     loss: Loss | None,
     seed: int,
+    reduce: Reduce | None,
 ) -> dict[str, Scores]:
     if criterion.whole_network:
         given = {"model": model, "parameters": chosen, "batches": batches, "loss": loss}
+        given["reduce"] = reduce or alone
         with only_kept(named_parameters(model), mask or {}), torch.enable_grad():
             found = criterion.score(**{name: given[name] for name in criterion.needs})
         inputs: dict[str, tuple[Tensor, ...]] = {name: (found[name],) for name in chosen}

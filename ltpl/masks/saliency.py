@@ -14,19 +14,33 @@ import torch
 from torch import Tensor, nn
 
 Loss = Callable[[nn.Module, Any], Tensor]
+Reduce = Callable[[Tensor], Tensor]
+
+
+def alone(tensor: Tensor) -> Tensor:
+    """Return a tensor as it is: the mean over processes where there is one."""
+    return tensor
 
 
 def snip(
-    model: nn.Module, parameters: Mapping[str, nn.Parameter], batches: Iterable[Any], loss: Loss
+    model: nn.Module,
+    parameters: Mapping[str, nn.Parameter],
+    batches: Iterable[Any],
+    loss: Loss,
+    reduce: Reduce = alone,
 ) -> dict[str, Tensor]:
     """SNIP (Lee et al., 2019): |g w|, how much the loss feels the loss of a connection."""
     with borrowed(model, parameters.values()):
-        total = _gradients(model, parameters, batches, loss)
+        total = _gradients(model, parameters, batches, loss, reduce)
         return {n: (g * parameters[n].detach()).abs() for n, g in total.items()}
 
 
 def grasp(
-    model: nn.Module, parameters: Mapping[str, nn.Parameter], batches: Iterable[Any], loss: Loss
+    model: nn.Module,
+    parameters: Mapping[str, nn.Parameter],
+    batches: Iterable[Any],
+    loss: Loss,
+    reduce: Reduce = alone,
 ) -> dict[str, Tensor]:
     """GraSP (Wang et al., 2020): w (H g), keep the weights that carry the gradient flow.
 
@@ -35,7 +49,7 @@ def grasp(
     batches = list(batches)
     weights = list(parameters.values())
     with borrowed(model, weights):
-        first = _gradients(model, parameters, batches, loss)
+        first = _gradients(model, parameters, batches, loss, reduce)
         product = [torch.zeros_like(w) for w in weights]
         for batch in batches:
             here = torch.autograd.grad(
@@ -47,7 +61,8 @@ def grasp(
             for total, part in zip(product, curved, strict=True):
                 total += part
         return {
-            name: w.detach() * hg for (name, w), hg in zip(parameters.items(), product, strict=True)
+            name: w.detach() * reduce(hg)
+            for (name, w), hg in zip(parameters.items(), product, strict=True)
         }
 
 
@@ -167,7 +182,11 @@ def absolute(model: nn.Module, additive: bool = True) -> Iterator[None]:
 
 
 def _gradients(
-    model: nn.Module, parameters: Mapping[str, nn.Parameter], batches: Iterable[Any], loss: Loss
+    model: nn.Module,
+    parameters: Mapping[str, nn.Parameter],
+    batches: Iterable[Any],
+    loss: Loss,
+    reduce: Reduce,
 ) -> dict[str, Tensor]:
     weights = list(parameters.values())
     total = {name: torch.zeros_like(w) for name, w in parameters.items()}
@@ -175,7 +194,7 @@ def _gradients(
         gradients = torch.autograd.grad(loss(model, batch), weights, materialize_grads=True)
         for name, gradient in zip(total, gradients, strict=True):
             total[name] += gradient
-    return total
+    return {name: reduce(gradient) for name, gradient in total.items()}
 
 
 def first_tensor(output: Any) -> Tensor:

@@ -11,8 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data.distributed import DistributedSampler
 
 from ltpl.callbacks.pruning import PruneAtEpoch
+from ltpl.callbacks.ranks import mean_over_ranks
 from ltpl.callbacks.rewinding import Policy, RewindToEpoch
 from ltpl.callbacks.scoring import training_loss
 from ltpl.callbacks.sizing import first, lazy, size_, undisturbed
@@ -21,6 +23,7 @@ from ltpl.masks.mask import Mask
 from ltpl.masks.select import named_parameters
 from ltpl.rounds.experiment import Parts
 from ltpl.rounds.plan import Plan
+from ltpl.rounds.ranks import processes, rank
 from ltpl.rounds.seeds import mixed, seed_all
 from ltpl.tickets.snapshot import Snapshot
 from ltpl.tickets.start import starting_weights
@@ -141,6 +144,8 @@ def _evidence(parts: Parts) -> dict[str, Any]:
         evidence["init"] = {name: p.detach().clone() for name, p in fresh.items()}
     if "batches" in needs:
         evidence["batches"] = _batches(parts)
+    if "reduce" in needs:
+        evidence["reduce"] = mean_over_ranks()
     if "loss" in needs:
         parts.module.trainer = parts.trainer
         evidence["loss"] = training_loss
@@ -148,8 +153,13 @@ def _evidence(parts: Parts) -> dict[str, Any]:
 
 
 def _batches(parts: Parts) -> list[Any]:
+    """Return batches of training data; several processes share them out."""
     seed_all(mixed("batches", parts.pruner.seed))
-    return list(itertools.islice(_training_data(parts), parts.pruner.batches))
+    loader = _training_data(parts)
+    samplers = [getattr(loader, name, None) for name in ("sampler", "batch_sampler")]
+    shared = any(isinstance(sampler, DistributedSampler) for sampler in samplers)
+    skip, step = (0, 1) if shared else (rank(), processes())
+    return list(itertools.islice(loader, skip, step * parts.pruner.batches, step))
 
 
 def _training_data(parts: Parts) -> Any:

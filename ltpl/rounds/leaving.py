@@ -43,7 +43,8 @@ def leaving(display: Display, stop: Stop, again: str) -> Iterator[None]:
         if not several() or not is_of_a_lost_process(error):
             raise
         time.sleep(2 * GRACE)  # whoever started the processes ends them all, and says so
-        display.error(f"Another process is gone. To go on: {again}")
+        why = str(error).split("\n")[0]
+        display.error(f"Another process is gone ({why}). To go on: {again}")
         sys.exit(1)
 
 

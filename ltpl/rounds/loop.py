@@ -68,7 +68,8 @@ class Loop:
             for line in told:
                 display.line(line)
             if finished := len(self.rounds) - len(todo):
-                display.line(f"{self.tree.path}: {finished} rounds are finished, {len(todo)} left")
+                left = f"{len(todo)} are left"
+                display.line(f"{self.tree.path}: {finished} rounds are finished, {left}")
             with (
                 display.live(),
                 lightning_whispers(),

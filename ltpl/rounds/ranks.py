@@ -19,10 +19,15 @@ def leads() -> bool:
     return getattr(rank_zero_only, "rank", 0) == 0
 
 
+def processes() -> int:
+    """Return how many processes train together, as far as they are connected."""
+    connected = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return torch.distributed.get_world_size() if connected else 1
+
+
 def several() -> bool:
     """Whether there are other processes, and a way to talk to them."""
-    available = torch.distributed.is_available() and torch.distributed.is_initialized()
-    return available and torch.distributed.get_world_size() > 1
+    return processes() > 1
 
 
 def rank() -> int:
@@ -84,7 +89,7 @@ def of_each(value: T) -> list[T]:
     """Return what every process has here, by rank."""
     if not several():
         return [value]
-    found: list[Any] = [None] * torch.distributed.get_world_size()
+    found: list[Any] = [None] * processes()
     torch.distributed.all_gather_object(found, value)
     return found
 

@@ -1,4 +1,4 @@
-"""Scripts that train in two processes, run as a user runs them."""
+"""Scripts that train in several processes, run as a user runs them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 
 
-def run(name: str, folder: Path) -> None:
-    """Run a script beside this file; it writes what it found into `folder`."""
+def run(name: str, folder: Path, *arguments: str) -> str:
+    """Run a script beside this file; it writes what it found into `folder`. Return what it says."""
     script = Path(__file__).with_name(name)
     done = subprocess.run(
-        [sys.executable, str(script), str(folder)],
+        [sys.executable, str(script), str(folder), *arguments],
         capture_output=True,
         text=True,
         check=False,
@@ -19,3 +19,4 @@ def run(name: str, folder: Path) -> None:
         cwd=folder,
     )
     assert done.returncode == 0, done.stderr
+    return done.stderr

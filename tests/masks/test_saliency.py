@@ -68,6 +68,44 @@ def test_grasp_is_the_weight_times_the_hessian_times_the_gradient():
         torch.testing.assert_close(scores[name], expected, rtol=1e-4, atol=1e-7)
 
 
+def test_gradients_are_reduced_where_they_are_added_up():
+    """GraSP: the reduced gradient goes into the Hessian product, which is reduced too."""
+    model, batches = small(), data()
+    parameters, calls = prunable(model), []
+
+    def twice(tensor):
+        calls.append(tensor.shape)
+        return 2 * tensor
+
+    for score, factor, each in ((snip, 2, 1), (grasp, 4, 2)):
+        calls.clear()
+        alone = score(model, parameters, batches, loss)
+        reduced = score(model, parameters, batches, loss, twice)
+        assert calls == [p.shape for p in parameters.values()] * each  # not once a batch
+        for name in parameters:
+            torch.testing.assert_close(reduced[name], factor * alone[name])
+
+
+def test_a_function_gets_the_reduction_if_it_asks_for_it():
+    given = []
+
+    def asks(model, parameters, reduce):
+        given.append(reduce)
+        return {n: p.abs() for n, p in parameters.items()}
+
+    def has_its_own(model, parameters, reduce="mean"):
+        given.append(reduce)
+        return {n: p.abs() for n, p in parameters.items()}
+
+    model, reduce = small(), torch.neg
+    prune(model, 0.2, criterion=asks, reduce=reduce)
+    prune(model, 0.2, criterion=asks)
+    prune(model, 0.2, criterion=has_its_own, reduce=reduce)
+    assert given[0] is reduce
+    assert given[1](given) is given  # alone, everything is its own mean
+    assert given[2] == "mean"
+
+
 def test_synflow_is_the_sum_of_all_paths_through_a_connection():
     model = nn.Sequential(nn.Linear(3, 4, bias=False), nn.ReLU(), nn.Linear(4, 2, bias=False))
     first, second = (model[i].weight.detach().double().abs() for i in (0, 2))
