@@ -132,9 +132,9 @@ class CompactAfterPruning(Callback):
     @override
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Refuse now what cannot be followed, not after all the epochs before the pruning."""
-        from ltpl.compaction.groups import coupling
-
         place = network_of(pl_module, training_batches(trainer, 1)[0])
+        from ltpl.compaction.groups import coupling  # it loads torch.export
+
         coupling(place.module, place.arguments, [])
 
     def on_prune(self, trainer: Any, pl_module: Any, mask: Mask) -> None:

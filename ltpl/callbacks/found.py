@@ -35,8 +35,8 @@ def keep_ticket(
         name: Of the ticket.
     """
     path = folder / name
+    ticket = Ticket(mask, _snapshot(trainer, pl_module), made_by)  # all ranks hold some of it
     if trainer.is_global_zero:
-        ticket = Ticket(mask, _snapshot(trainer, pl_module), made_by)
         path = _place(ticket, folder, name)
         ticket.save(path)
     path = trainer.strategy.broadcast(path)

@@ -19,8 +19,14 @@ from ltpl.masks.enforce import Enforcement
 from ltpl.masks.mask import Mask
 from ltpl.masks.paths import cut_off
 from ltpl.masks.select import described, named_parameters, prunable
+from ltpl.masks.shards import whole
 
-SHARDED = ("FSDPStrategy", "XLAFSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy")
+FLAT = "it flattens parameters, and a mask needs their shapes"
+REFUSED = {
+    "FSDPStrategy": FLAT,
+    "XLAFSDPStrategy": FLAT,
+    "DeepSpeedStrategy": "its engine steps copies of the weights that no callback reaches",
+}
 
 
 class Masking(Sizing):
@@ -81,12 +87,12 @@ class Masking(Sizing):
 
     @override
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        kinds = {kind.__name__ for kind in type(trainer.strategy).__mro__}
-        if sharded := kinds.intersection(SHARDED):
-            raise ValueError(
-                f"{type(self).__name__} does not work with {sharded.pop()}: it shards parameters, "
-                "and a mask needs them whole. Use strategy='ddp' or a single device."
-            )
+        for kind in type(trainer.strategy).__mro__:
+            if why := REFUSED.get(kind.__name__):
+                raise ValueError(
+                    f"{type(self).__name__} does not work with {kind.__name__}: {why}. Use "
+                    "ModelParallelStrategy with fully_shard (FSDP2), strategy='ddp' or one device."
+                )
         super().setup(trainer, pl_module, stage)
         if stage != "fit":
             return
@@ -172,8 +178,9 @@ class Masking(Sizing):
         """
         stepped = {p for group in optimizer.param_groups for p in group["params"]}
         parameters = named_parameters(pl_module)
-        found = {n: parameters[n].grad for n in self._unproven if parameters[n] in stepped}
-        here = {name: gradient for name, gradient in found.items() if gradient is not None}
+        # sorted: all processes gather the same gradient at a time
+        found = {n: parameters[n].grad for n in sorted(self._unproven) if parameters[n] in stepped}
+        here = {name: whole(gradient) for name, gradient in found.items() if gradient is not None}
         silent = sorted(cut_off(here))
         self._unproven.difference_update(here)
         if silent:

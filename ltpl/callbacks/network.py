@@ -16,6 +16,7 @@ from torch.optim.swa_utils import AveragedModel
 from ltpl.callbacks.scoring import step_output
 from ltpl.masks.mask import Mask
 from ltpl.masks.saliency import borrowed
+from ltpl.masks.shards import must_lie_here
 
 
 class Called(Exception):
@@ -79,6 +80,7 @@ def call_of(pl_module: Any, batch: Any) -> Network:
     Raises:
         ValueError: If a training step calls none.
     """
+    must_lie_here("Compaction, or a trunk other than 'all',", pl_module)
     path, module = smallest(pl_module)
     network = uncompiled(module)
     seen: list[tuple[Any, ...]] = []
@@ -237,10 +239,13 @@ def what_is_left(pl_module: Any, mask: Mask, batch: Any) -> str:
         mask: What is kept.
         batch: A training batch.
     """
-    from ltpl.compaction.left import left, written  # it loads torch.export, which takes its time
-
     try:
         place = network_of(pl_module, batch)
+        from ltpl.compaction.left import (
+            left,
+            written,
+        )  # it loads torch.export, which takes its time
+
         return written(left(place.module, place.inside(mask), place.arguments))
     except ValueError as error:
         return f"What compaction would leave is not known: {error}"

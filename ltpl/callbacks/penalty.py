@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from ltpl.masks.shards import whole
+
 SMALL = 1e-2
 
 
@@ -80,7 +82,7 @@ class L1Penalty:
 @torch.no_grad()
 def measured(factors: Iterable[Tensor]) -> dict[str, Tensor]:
     """Return what is logged of scaling factors; nothing waits for the device."""
-    sizes = torch.cat([factor.float().abs() for factor in factors])
+    sizes = torch.cat([whole(factor).float().abs() for factor in factors])
     return {
         "slim/l1": sizes.sum(),
         "slim/zero": (sizes == 0).sum().float(),

@@ -19,6 +19,7 @@ from ltpl.masks.criteria import find_criterion
 from ltpl.masks.mask import Mask
 from ltpl.masks.prune import prune
 from ltpl.masks.schedule import AtEpochs, PerRound, Schedule, as_schedule
+from ltpl.masks.shards import must_lie_here
 from ltpl.tickets.snapshot import Snapshot
 
 
@@ -99,6 +100,8 @@ class PruneAtEpoch(Masking):
     @override
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         super().on_train_start(trainer, pl_module)
+        if {"model", "batches"}.intersection(self.criterion.needs):
+            must_lie_here(f"{type(self).__name__}: criterion, score or trunk", pl_module)
         if "init" in self.criterion.needs and self._initial_path is None:
             self._keep_initial(trainer, pl_module)
 

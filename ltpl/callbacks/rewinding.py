@@ -13,11 +13,12 @@ from ltpl.callbacks.averages import restart_averages
 from ltpl.callbacks.folder import must_be_there, store, stored_smaller
 from ltpl.callbacks.masking import maskers
 from ltpl.callbacks.position import position
-from ltpl.callbacks.ranks import must_agree
+from ltpl.callbacks.ranks import must_agree, one_voice
 from ltpl.callbacks.sizing import Sizing
 from ltpl.masks.errors import unknown
 from ltpl.masks.mask import Mask
 from ltpl.masks.select import named_parameters
+from ltpl.masks.shards import whole, write_
 from ltpl.tickets.files import digest_of
 from ltpl.tickets.snapshot import Snapshot
 from ltpl.tickets.start import KEPT, PRUNED, redraw_, starting_weights, warn_of_other_scale
@@ -211,13 +212,13 @@ class RewindToEpoch(Sizing):
         return Snapshot.load(self.snapshot_path)
 
     def _rewind(self, trainer: Any, pl_module: Any, mask: Mask) -> str:
-        snapshot = self._snapshot(trainer)
-        snapshot.restore_weights_(pl_module)
+        (snapshot := self._snapshot(trainer)).restore_weights_(pl_module)
         seed = self.seed + len(self.history)
         if self.mask_1 == "reinit":
             redraw_(pl_module, mask, seed)
-            if self.step.is_start and trainer.is_global_zero:
-                warn_of_other_scale(pl_module, snapshot.weights, mask)
+            if self.step.is_start:
+                with one_voice(trainer):
+                    warn_of_other_scale(pl_module, snapshot.weights, mask)
         else:
             _set_kept(pl_module, snapshot, mask, self.mask_1, seed)
         if self.mask_0 == "freeze":
@@ -226,11 +227,11 @@ class RewindToEpoch(Sizing):
                 masker.pinned = True
         else:
             mask.apply_(pl_module)
-        now = named_parameters(pl_module)
+        now = {name: whole(weight) for name, weight in named_parameters(pl_module).items()}
         must_agree(trainer, "RewindToEpoch", "the rewound network", lambda: digest_of(now, ""))
         averages = ", averages restarted" if restart_averages(trainer, pl_module) else ""
-        schedule = self._rewind_learning_rate(trainer)
-        return f"weights ({self.mask_1}) and buffers of {self.step}{averages}, {schedule}"
+        what = f"weights ({self.mask_1}) and buffers of {self.step}{averages}"
+        return f"{what}, {self._rewind_learning_rate(trainer)}"
 
     def _rewind_learning_rate(self, trainer: Any, *_: Any) -> str:
         snapshot = self._snapshot(trainer)
@@ -265,15 +266,14 @@ class RewindToEpoch(Sizing):
 def _set_kept(model: Any, snapshot: Snapshot, mask: Mask, kept: str, seed: int) -> None:
     parameters = named_parameters(model)
     for name, start in starting_weights(snapshot.weights, mask, kept, seed).items():
-        parameters[name].data.copy_(start)
+        write_(parameters[name], start)
 
 
 def _set_pruned(model: Any, snapshot: Snapshot, mask: Mask) -> None:
     parameters = named_parameters(model)
     for name, keep in mask.items():
-        values = parameters[name].data
-        keep = keep.to(values.device)
-        values.copy_(values.where(keep, snapshot.weights[name].to(values.device)))
+        now = whole(parameters[name].detach()).cpu()
+        write_(parameters[name], now.where(keep.cpu(), snapshot.weights[name]))
 
 
 def hold_learning_rate(trainer: Any) -> None:

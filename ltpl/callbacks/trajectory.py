@@ -13,6 +13,7 @@ from ltpl.callbacks.masking import live_mask, maskers
 from ltpl.callbacks.sizing import Sizing
 from ltpl.masks.mask import Mask
 from ltpl.masks.select import prunable
+from ltpl.masks.shards import whole
 
 
 class Trajectory(Sizing):
@@ -95,7 +96,7 @@ class Trajectory(Sizing):
 @torch.no_grad()
 def surviving(weight: Tensor, keep: Tensor) -> dict[str, float]:
     """Return mean magnitude, standard deviation and norm of the kept weights."""
-    kept = weight[keep.to(weight.device)]
+    kept = whole(weight)[keep.to(weight.device)]
     kept = kept.abs() if kept.is_complex() else kept.float()
     if not kept.numel():
         return {"mean_abs": 0.0, "std": 0.0, "norm": 0.0}

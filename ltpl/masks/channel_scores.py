@@ -26,6 +26,7 @@ from ltpl.masks.errors import unknown
 from ltpl.masks.norms import producers_in_order
 from ltpl.masks.saliency import Loss, Reduce, alone, borrowed
 from ltpl.masks.select import named_parameters
+from ltpl.masks.shards import must_lie_here, whole
 
 LAYER_ARGUMENTS = ("gamma", "weight", "beta", "filters", "generator", "name")
 NETWORK_ARGUMENTS = ("model", "norms", "batches", "loss", "reduce")
@@ -133,6 +134,7 @@ def channel_scores(
         if name in score.needs and not value:
             raise ValueError(f"score={score.name!r} needs {name}=...; it was not given.")
     if score.whole_network:
+        must_lie_here(f"score={score.name!r}", model)
         given = {"model": model, "norms": norms, "batches": data, "loss": loss}
         given["reduce"] = reduce or alone
         found = score.score(**{name: given[name] for name in score.needs})
@@ -160,12 +162,13 @@ def tells_apart(scores: Mapping[str, Tensor]) -> bool:
 def _look(
     score: Criterion, path: str, norm: nn.Module, filters: Tensor | None, seed: int
 ) -> Tensor:
-    factor: Any = norm.weight
+    scale: Any = norm.weight
     shift: Any = getattr(norm, "bias", None)
+    factor = whole(scale.detach())
     given = {
-        "gamma": factor.detach(),
-        "weight": factor.detach(),
-        "beta": torch.zeros_like(factor) if shift is None else shift.detach(),
+        "gamma": factor,
+        "weight": factor,
+        "beta": torch.zeros_like(factor) if shift is None else whole(shift.detach()),
         "filters": filters,
         "generator": torch.Generator().manual_seed(seed ^ zlib.crc32(path.encode())),
         "name": path,
@@ -191,7 +194,7 @@ def _filters(
         name, dim = producers[path]
         if name not in parameters:
             raise unknown(f"producers[{path!r}]", name, parameters)
-        found[path] = parameters[name].detach().float().movedim(dim, 0).flatten(1)
+        found[path] = whole(parameters[name].detach()).float().movedim(dim, 0).flatten(1)
     return found
 
 

@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from ltpl.masks.mask import Mask
+from ltpl.masks.shards import is_sharded, local, part
 
 ROOTED = ("exp_avg_sq", "max_exp_avg_sq", "square_avg", "sum")  # slots whose square root is taken
 KEEP_ZERO = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
@@ -54,12 +55,14 @@ class Enforcement:
         for name, keep in mask.items():
             parameter = parameters[name]
             if not bool(keep.all()):
-                factor = self._factor[parameter] = keep.to(parameter.device, parameter.dtype)
+                factor = keep.to(parameter.device, parameter.dtype)
+                factor = self._factor[parameter] = part(factor, parameter)
                 if parameter.device.type == "cpu":
                     self._gaps[parameter] = 1 - factor
                 if pinned is not None:
-                    values = pinned[name].to(parameter.device, parameter.dtype)
-                    self._pinned[parameter] = values.masked_fill(keep.to(parameter.device), 0)
+                    values = part(pinned[name].to(parameter.device, parameter.dtype), parameter)
+                    self._pinned[parameter] = values.masked_fill(factor.bool(), 0)
+        self._sharded = any(map(is_sharded, self._factor))
         self.zero_weights(self._factor)
 
     @torch.no_grad()
@@ -68,7 +71,7 @@ class Enforcement:
         mine = [p for p in parameters if p in self._factor]
         self._multiply(mine, mine)
         if self._pinned and mine:
-            torch._foreach_add_(tuple(mine), tuple(self._pinned[p] for p in mine))
+            torch._foreach_add_(self._here(mine), tuple(self._pinned[p] for p in mine))
 
     @torch.no_grad()
     def zero_gradients(self) -> None:
@@ -92,7 +95,10 @@ class Enforcement:
 
     def _multiply(self, tensors: Sequence[Tensor], owners: Sequence[nn.Parameter]) -> None:
         if tensors:
-            torch._foreach_mul_(tuple(tensors), tuple(self._factor[p] for p in owners))
+            torch._foreach_mul_(self._here(tensors), tuple(self._factor[p] for p in owners))
+
+    def _here(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        return tuple(map(local, tensors) if self._sharded else tensors)
 
     def attach(self, optimizer: Optimizer, gradients_masked: bool = False) -> list[RemovableHandle]:
         """Enforce after each step of `optimizer`, from now until the handles are removed.
@@ -138,4 +144,4 @@ class Enforcement:
             slots += found
             gaps += [gap] * len(found)
         if slots:
-            torch._foreach_add_(tuple(slots), tuple(gaps))
+            torch._foreach_add_(self._here(slots), tuple(gaps))

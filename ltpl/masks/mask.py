@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ltpl.masks.errors import unknown
 from ltpl.masks.files import read_tensors, write_tensors
 from ltpl.masks.select import is_bias, named_parameters
+from ltpl.masks.shards import local, part, whole
 
 FORMAT = "ltpl.mask/1"
 
@@ -63,12 +64,13 @@ class Mask(Mapping[str, Tensor]):
     @classmethod
     def dense(cls, parameters: Mapping[str, Tensor]) -> Mask:
         """Keep every weight of `parameters`."""
-        return cls({n: torch.ones_like(p, dtype=torch.bool) for n, p in parameters.items()})
+        found = parameters.items()
+        return cls({n: torch.ones(p.shape, dtype=torch.bool, device=p.device) for n, p in found})
 
     @classmethod
     def nonzero(cls, parameters: Mapping[str, Tensor]) -> Mask:
         """Keep what is not zero. A kept weight that happens to be zero is lost: store masks."""
-        return cls({n: p.detach() != 0 for n, p in parameters.items()})
+        return cls({n: whole(p.detach()) != 0 for n, p in parameters.items()})
 
     def __getitem__(self, name: str) -> Tensor:
         try:
@@ -170,7 +172,8 @@ class Mask(Mapping[str, Tensor]):
         tensors = named_parameters(target) if isinstance(target, nn.Module) else target
         self.must_fit(tensors)
         for name, keep in self.items():
-            tensors[name].masked_fill_(~keep.to(tensors[name].device), 0)
+            tensor = tensors[name]
+            local(tensor).masked_fill_(~part(keep.to(tensor.device), tensor), 0)
 
     def must_fit(self, tensors: Mapping[str, Tensor]) -> None:
         """Raise a `ValueError` naming the first parameter that is missing or differs in shape."""

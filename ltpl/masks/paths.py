@@ -15,6 +15,7 @@ from ltpl.masks.adding import Adding
 from ltpl.masks.mask import Mask
 from ltpl.masks.saliency import absolute, borrowed, first_tensor, model_inputs
 from ltpl.masks.select import is_bias, named_parameters
+from ltpl.masks.shards import must_lie_here
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ def live(model: nn.Module, mask: Mask, *arguments: Any) -> Live:
     mask.must_fit(named_parameters(model))
     found = None
     try:
+        must_lie_here("live", model)
         with borrowed(model), Adding(), torch.device(next(model.parameters()).device):
             model.eval()
             adding, dense = _Adding(model, _single(arguments)), Mask.dense(mask)

@@ -16,6 +16,7 @@ from ltpl.masks.criteria import Criterion, find_criterion
 from ltpl.masks.mask import Mask
 from ltpl.masks.saliency import Loss, Reduce, alone, only_kept
 from ltpl.masks.select import layer_rates, named_parameters, normalised_directions, prunable
+from ltpl.masks.shards import must_lie_here, whole
 from ltpl.masks.threshold import Scores
 
 
@@ -126,6 +127,7 @@ def _scores(
     reduce: Reduce | None,
 ) -> dict[str, Scores]:
     if criterion.whole_network:
+        must_lie_here(f"criterion={criterion.name!r}", model)
         given = {"model": model, "parameters": chosen, "batches": batches, "loss": loss}
         given["reduce"] = reduce or alone
         with only_kept(named_parameters(model), mask or {}), torch.enable_grad():
@@ -133,7 +135,7 @@ def _scores(
         inputs: dict[str, tuple[Tensor, ...]] = {name: (found[name],) for name in chosen}
     else:
         inputs = {
-            name: _look(criterion, name, weight.detach(), init, seed)
+            name: _look(criterion, name, whole(weight.detach()), init, seed)
             for name, weight in chosen.items()
         }
     for name, tensors in inputs.items():

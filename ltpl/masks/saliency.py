@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ltpl.masks.shards import local, part
+
 Loss = Callable[[nn.Module, Any], Tensor]
 Reduce = Callable[[Tensor], Tensor]
 
@@ -147,14 +149,17 @@ def borrowed(model: nn.Module, follow: Iterable[nn.Parameter] = ()) -> Iterator[
 @contextlib.contextmanager
 def only_kept(parameters: Mapping[str, nn.Parameter], mask: Mapping[str, Tensor]) -> Iterator[None]:
     """Let pruned weights be zero while the block runs; the tensors themselves are not touched."""
-    before = {name: parameters[name].data for name in mask}
+    with torch.no_grad():
+        here = {name: local(parameters[name]) for name in mask}
+    before = {name: tensor.data for name, tensor in here.items()}
     try:
         for name, data in before.items():
-            parameters[name].data = data.masked_fill(~mask[name].to(data.device), 0)
+            keep = part(mask[name].to(data.device), parameters[name])
+            here[name].data = data.masked_fill(~keep, 0)
         yield
     finally:
         for name, data in before.items():
-            parameters[name].data = data
+            here[name].data = data
 
 
 @contextlib.contextmanager

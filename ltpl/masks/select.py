@@ -18,6 +18,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 from torch.optim.swa_utils import AveragedModel
 
 from ltpl.masks.errors import unknown
+from ltpl.masks.shards import parameters_of
 
 WEIGHTS = ("linear", "conv")
 ON_REQUEST = ("bias", "norm", "embedding", "attention", "vector")
@@ -33,7 +34,7 @@ def named_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     `torch.compile` and activation checkpointing wrap modules and so change names; a mask made on
     the plain network must fit the wrapped one and the other way round.
     """
-    return {_WRAPPERS.sub("", name): p for name, p in model.named_parameters()}
+    return {_WRAPPERS.sub("", name): p for name, p in parameters_of(model).items()}
 
 
 def named_buffers(model: nn.Module) -> dict[str, Tensor]:
@@ -237,7 +238,7 @@ def _survey(
     averages = tuple(
         f"{path}." for path, m in model.named_modules() if path and isinstance(m, AveragedModel)
     )
-    for name, parameter in model.named_parameters(remove_duplicate=False):
+    for name, parameter in parameters_of(model, remove_duplicate=False).items():
         if name.startswith(averages):
             continue
         here = kind_of(*_without_parametrization(model, name, parameter))

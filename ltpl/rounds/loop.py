@@ -77,7 +77,7 @@ class Loop:
             ):
                 astray = self._run(todo, display, stop)
                 self._summarise()
-        if leads():
+        if leads() and self.tree.results():
             files = [self.tree.path / "summary.csv"]
             if self.plan.report:
                 files.append(report(self.main.path))

@@ -53,6 +53,11 @@ def start_together(trainer: Any) -> None:
             "trainer.strategy trains in child processes, and what a round measures would be lost "
             "there. Use strategy='ddp', which starts the command once for each device."
         )
+    if getattr(strategy, "_save_distributed_checkpoint", False):
+        raise ValueError(
+            f"trainer.strategy={type(strategy).__name__} with save_distributed_checkpoint: a round "
+            "goes on from a checkpoint in one file. Set save_distributed_checkpoint=false."
+        )
     if launcher is None or trainer.world_size == 1 or several():
         return
     launcher.launch(lambda: watch(getattr(launcher, "procs", [])))

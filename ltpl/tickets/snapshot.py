@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ltpl.masks.select import named_buffers, named_parameters
+from ltpl.masks.shards import is_sharded, like, whole, write_
 from ltpl.tickets.files import digest_of, is_whole, load_state, save_state, stored_digest
 
 FORMAT = "ltpl.snapshot/1"
@@ -47,7 +48,10 @@ class Snapshot:
         schedulers: Sequence[Any] = (),
         position: dict[str, int] | None = None,
     ) -> Snapshot:
-        """Copy the state of `model` and of what trains it to the CPU."""
+        """Copy the state of `model` and of what trains it to the CPU.
+
+        Sharded parameters are gathered: all processes have to take it at the same moment.
+        """
         return cls(
             step,
             {name: _copied(p) for name, p in named_parameters(model).items()},
@@ -97,7 +101,7 @@ class Snapshot:
                     f"The snapshot of {self.step} does not fit: {name!r} is missing there or has "
                     "another shape."
                 )
-            weight.copy_(self.weights[name])
+            write_(weight, self.weights[name])
         for name, kept in self.buffers.items():
             if name in buffers and buffers[name].shape == kept.shape:
                 buffers[name].copy_(kept)
@@ -112,6 +116,7 @@ class Snapshot:
         """
         state = _copied(self.optimizers[index])
         if slots:
+            _shard_slots(state, [p for group in optimizer.param_groups for p in group["params"]])
             optimizer.load_state_dict(state)
             return
         optimizer.state.clear()
@@ -123,10 +128,19 @@ class Snapshot:
         scheduler.load_state_dict(_copied(self.schedulers[index]))
 
 
+def _shard_slots(state: dict[str, Any], stepped: Sequence[Tensor]) -> None:
+    """Let slots of sharded parameters be sharded alike, which `load_state_dict` leaves whole."""
+    for number, parameter in enumerate(stepped):
+        slots = state["state"].get(number, {}) if is_sharded(parameter) else {}
+        for name, slot in slots.items():
+            if isinstance(slot, Tensor) and slot.shape == parameter.shape:
+                slots[name] = like(slot, parameter)
+
+
 def _copied(value: Any) -> Any:
     """Copy nested state; tensors go to the CPU, containers keep their type."""
     if isinstance(value, Tensor):
-        return value.detach().to("cpu", copy=True)
+        return whole(value.detach()).to("cpu", copy=True)
     if isinstance(value, dict):
         copy = value.copy()
         for key, content in value.items():  # not update(): a Counter would add

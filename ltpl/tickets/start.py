@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ltpl.masks.mask import Mask
 from ltpl.masks.select import named_parameters
+from ltpl.masks.shards import gathered, whole
 
 KEPT = ("rewind", "sign_constant", "reshuffle", "reinit")
 PRUNED = ("zero", "freeze")
@@ -67,6 +68,11 @@ def redraw_(model: nn.Module, must: Iterable[str], seed: int) -> list[str]:
     Raises:
         ValueError: If one of `must` belongs to no module with `reset_parameters()`.
     """
+    with gathered(model):
+        return _redraw(model, must, seed)
+
+
+def _redraw(model: nn.Module, must: Iterable[str], seed: int) -> list[str]:
     parameters = named_parameters(model)
     before = {name: p.clone() for name, p in parameters.items()}
     for parameter in parameters.values():
@@ -96,7 +102,8 @@ def warn_of_other_scale(model: nn.Module, initial: Mapping[str, Tensor], mask: M
     """Warn if a fresh draw is much wider or narrower than the network's own initialisation."""
     parameters = named_parameters(model)
     for name in mask:
-        new, old = (float(t.detach().float().std()) for t in (parameters[name], initial[name]))
+        both = whole(parameters[name].detach()), initial[name].detach()
+        new, old = (float(t.float().std()) for t in both)
         if parameters[name].numel() >= 1000 and not 0.8 < new / max(old, 1e-30) < 1.25:
             warnings.warn(
                 f"reinit draws {name!r} by its layer's reset_parameters() (std {new:.3g}), but it "

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.strategies import FSDPStrategy
+from pytorch_lightning.strategies import DeepSpeedStrategy, FSDPStrategy
 from tiny import (
     AMOUNT,
     BATCHES,
@@ -232,13 +232,20 @@ def test_two_pruners_keep_separate_states(tmp_path: Any) -> None:
     assert (first.mask.density, rest.mask.density) == (0.5, 0.75)
 
 
-def test_sharded_strategies_are_refused_by_name(tmp_path: Any) -> None:
-    class Sharded(FSDPStrategy):
-        pass
-
+@pytest.mark.parametrize(
+    ("strategy", "why"),
+    [
+        (FSDPStrategy, "FSDPStrategy: it flattens parameters"),
+        (type("XLAFSDPStrategy", (FSDPStrategy,), {}), "XLAFSDPStrategy: it flattens parameters"),
+        (DeepSpeedStrategy, "DeepSpeedStrategy: its engine steps copies"),
+    ],
+)
+def test_strategies_without_whole_weights_are_refused_by_name(
+    tmp_path: Any, strategy: type, why: str
+) -> None:
     runner = trainer(tmp_path, [PruneAtEpoch(1)])
-    runner.strategy.__class__ = Sharded
-    with pytest.raises(ValueError, match="does not work with FSDPStrategy"):
+    runner.strategy.__class__ = type("Mine", (strategy,), {})
+    with pytest.raises(ValueError, match=f"PruneAtEpoch does not work with {why}"):
         PruneAtEpoch(1).setup(runner, Tiny(), "fit")
 
 
