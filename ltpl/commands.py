@@ -6,6 +6,7 @@ import importlib
 import json
 import sys
 from argparse import SUPPRESS
+from os.path import isfile  # a name too long for a file is none
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
@@ -13,7 +14,7 @@ import ltpl
 import ltpl.callbacks
 from ltpl.arguments import USUAL, must_not_plan, with_classes, with_config_beside, with_values
 from ltpl.compacted import Built, Compact, compact_checkpoint
-from ltpl.mistakes import explained, is_input, is_of_the_disk, told
+from ltpl.mistakes import explained, is_input, is_of_the_disk, naming, told
 from ltpl.report import report
 from ltpl.rounds.branches import Branch, run_branch
 from ltpl.rounds.configured import Configured
@@ -66,6 +67,7 @@ class _OneLine(ParserOfEither):
     """A parser that answers a mistake with one line."""
 
     command: str
+    given: list[str]
 
     def error(self, message: str, ex: Exception | None = None) -> Any:
         """Print what is wrong and what was probably meant; exit with code 2."""
@@ -73,7 +75,9 @@ class _OneLine(ParserOfEither):
         prog = parser.prog.replace(" [options]", "")
         if self.command and self.command not in prog.split():
             prog = f"{prog} {self.command}"
-        print(f"{prog}: error: {explained(message, parser)}", file=sys.stderr)
+        line = naming(explained(message, parser), self.given)
+        if leads():
+            print(f"{prog}: error: {line}", file=sys.stderr)
         self.exit(2)
 
 
@@ -94,7 +98,8 @@ class LotteryCommands(CommandsOfEither):
         self._experiment: Configured | None = None
         parser = importlib.import_module(f"{self.package}.cli").LightningArgumentParser
         named = [x for x in self._given if x in self.subcommands()][:1]
-        command = {"command": "".join(named)}
+        words = [x for x in self._given if isinstance(x, str)]
+        command = {"command": "".join(named), "given": words}
         kwargs.setdefault("parser_class", type("Parser", (_OneLine, parser), command))
         kwargs.setdefault("save_config_kwargs", {"overwrite": True})
         kwargs["parser_kwargs"] = {
@@ -106,7 +111,7 @@ class LotteryCommands(CommandsOfEither):
             super().__init__(*args, **kwargs)
         except Exception as error:
             if is_input(error):
-                line, code = explained(str(error), self.parser), 2
+                line, code = naming(explained(str(error), self.parser), words), 2
             elif isinstance(error, Astray) or is_of_the_disk(error):
                 line, code = told(error), 1
             else:
@@ -192,7 +197,8 @@ class LotteryCommands(CommandsOfEither):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse; a branch begins with the options of its run."""
         if not isinstance(self._given, list):
-            return super().parse_arguments(parser, args)
+            super().parse_arguments(parser, args)
+            return
         if (command := self._given[:1]) == ["branch"]:
             given = self._with_options_of_the_run(self._given)
         elif command == ["compact"]:
@@ -206,9 +212,12 @@ class LotteryCommands(CommandsOfEither):
             self.config = parser.parse_args(given)
         except (UnicodeDecodeError, AttributeError, KeyError) as error:
             parser.error(f"The options cannot be read: {error}")
+        trainer = self.config.get(f"{self.config.subcommand}.trainer")
+        if isinstance(trainer, (str, int, float, list)):
+            parser.error(f"trainer={trainer!r}: options of the Trainer are wanted.")
 
     def _with_options_of_the_run(self, given: list[str]) -> list[str]:
-        folders = [x for x in given[1:] if (Path(x) / "run.json").is_file()] or given[1:2]
+        folders = [x for x in given[1:] if isfile(Path(x) / "run.json")] or given[1:2]
         if not folders or folders[0].startswith("-"):
             return given
         config = RunTree.existing(folders[0]).read()["config"]
@@ -218,7 +227,10 @@ class LotteryCommands(CommandsOfEither):
 
     def _set_seed(self) -> None:
         if self.subcommand not in OWN:
-            super()._set_seed()
+            try:
+                super()._set_seed()
+            except ValueError as error:
+                raise ValueError(f"seed_everything: {error}") from None
 
     def instantiate_classes(self) -> None:
         """Build model, data and Trainer; for rounds, when a round begins."""

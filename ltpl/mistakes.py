@@ -14,15 +14,8 @@ from pathlib import Path
 from typing import Any
 
 PACKAGE = Path(__file__).parent
-DISK = (  # what a file system says that cannot take a file
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EFBIG,
-    errno.EROFS,
-    errno.EIO,
-    errno.EACCES,
-    errno.EPERM,
-)
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)  # it takes no file
+PLACES = (FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
 ASIDE = (  # what the parser tried besides
     "Expected a <class 'NoneType'>",
     "Given value",
@@ -38,15 +31,19 @@ ASIDE = (  # what the parser tried besides
 def is_input(error: Exception) -> bool:
     """Whether an error says that an option is wrong, rather than that a program failed.
 
-    Those are what our own code raises as `ValueError`, and what Lightning calls a misconfiguration,
-    as long as no code of a project stands between: its errors keep their traceback.
+    Those are what our own code raises as `ValueError`, what Lightning calls a misconfiguration or
+    raises while the Trainer is made, and places where no file can be, as long as no code of a
+    project stands between: its errors keep their traceback.
     """
-    frames = [Path(f.filename) for f in traceback.extract_tb(error.__traceback__)]
+    stack = traceback.extract_tb(error.__traceback__)
+    frames = [Path(f.filename) for f in stack]
     if any(_is_theirs(frame) for frame in frames):
         return False
     told = frames[-1].is_relative_to(PACKAGE) or frames[-1].parent.name == "jsonargparse"
     wrong = isinstance(error, (ValueError, FileNotFoundError, ArgumentError)) and told
-    return wrong or type(error).__name__ == "MisconfigurationException"
+    if any(f.name == "_instantiate_trainer" for f in stack):
+        wrong = isinstance(error, (ValueError, TypeError))  # it has nothing but options yet
+    return wrong or isinstance(error, PLACES) or type(error).__name__ == "MisconfigurationException"
 
 
 def is_of_the_disk(error: Exception) -> bool:
@@ -97,6 +94,19 @@ def explained(message: str, parser: Any) -> str:
     if "arguments are required" in line:  # jsonargparse names them as in a config
         line = re.sub(r"(?<=[ ,])[a-z]+\.(?=\w)", "--", line)
     return line
+
+
+def naming(line: str, given: Iterable[str]) -> str:
+    """Return a line with the names of the options given, if it names none of them.
+
+    Args:
+        line: What is wrong.
+        given: The arguments.
+    """
+    options = [word.partition("=")[0] for word in given if word.startswith("--")]
+    if not options or any(name.lstrip("-").rpartition(".")[2] in line for name in options):
+        return line
+    return f"{line} (given were {', '.join(dict.fromkeys(options))})"
 
 
 def _told(pattern: str, match: re.Match[str], message: str) -> str:

@@ -56,6 +56,8 @@ class CompactAfterPruning(Callback):
     ):
         if round_to < 1 or batches < 1:
             raise ValueError(f"round_to={round_to}, batches={batches}: both at least 1.")
+        if not 0 < tolerance < 1:
+            raise ValueError(f"tolerance={tolerance}: a share of the largest output, above 0.")
         self.round_to = round_to
         self.selection = selection
         self.batches = batches

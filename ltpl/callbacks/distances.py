@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ltpl.masks.errors import check_folder_name
 from ltpl.masks.files import whole_file
 from ltpl.masks.stability import random_distance
 from ltpl.masks.watch import Watch
@@ -59,7 +60,7 @@ class Record:
     """
 
     def __init__(self, name: str):
-        self.name = name
+        self.name = check_folder_name("name", name)
         self.folder = Path()
         self.file: str | None = None
         self._shown: dict[float, int] = {}

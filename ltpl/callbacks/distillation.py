@@ -108,7 +108,7 @@ class Distillation(Callback):
         validate: bool = True,
     ):
         ranges: list[tuple[str, Any, Callable[[float], bool], str]] = [
-            ("temperature", temperature, lambda t: 0 < t < math.inf, "above 0"),
+            ("temperature", temperature, lambda t: 0 < t <= 1e9, "above 0, at most 1e9"),
             ("alpha", alpha, lambda a: 0 <= a <= 1, "from 0 to 1"),
             ("hidden_weight", hidden_weight, lambda w: 0 <= w < math.inf, "0 or more"),
             ("attention_weight", attention_weight, lambda w: 0 <= w < math.inf, "0 or more"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ from ltpl.callbacks.graph_steps import GraphSteps, OneGraph, must_be_one_batch
 from ltpl.callbacks.namespace import Callback
 from ltpl.callbacks.scoring import training_batches
 from ltpl.masks.edges import by_chance, by_degree, by_features, strongest
-from ltpl.masks.errors import unknown
+from ltpl.masks.errors import LARGEST_FACTOR, check_seed, unknown
 from ltpl.masks.schedule import AtEpochs, Cubic, PerRound, Schedule, as_schedule
 from ltpl.tickets.edges import EdgeTicket
 from ltpl.tickets.lineage import Lineage
@@ -85,8 +84,8 @@ class EdgePruning(Callback):
         if not 0 < amount < 1:
             raise ValueError(f"amount={amount}: a share of the remaining edges, 0 < amount < 1.")
         for name, given in (("lr", lr), ("l1", l1)):
-            if not 0 <= given < math.inf:
-                raise ValueError(f"{name}={given}: 0 <= {name}, and finite.")
+            if not 0 <= given <= LARGEST_FACTOR:
+                raise ValueError(f"{name}={given}: 0 <= {name} <= {LARGEST_FACTOR:g}.")
         self.schedule = PerRound() if epoch is None else as_schedule(epoch)
         if isinstance(self.schedule, Cubic):
             raise ValueError("epoch=Cubic(...): give an epoch, a list of epochs, or Every(...).")
@@ -94,7 +93,7 @@ class EdgePruning(Callback):
         self.criterion = criterion
         self.lr = lr
         self.l1 = l1
-        self.seed = seed
+        self.seed = check_seed("seed", seed)
         self.control_branch = CONTROL if control and criterion != "random" else None
         self.pruned_at: list[int] = []
         self._forget()

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from ltpl.masks.errors import checked
 
 if TYPE_CHECKING:
     from pytorch_lightning import Callback
@@ -23,19 +25,26 @@ else:
     from pytorch_lightning.callbacks import Checkpoint
     from pytorch_lightning.loggers import Logger
 
+    _OtherCallback = object
     if _may_be_meant and importlib.util.find_spec("lightning") is not None:
         from lightning.pytorch import Callback as _OtherCallback
         from lightning.pytorch.callbacks import Checkpoint as _OtherCheckpoint
         from lightning.pytorch.loggers import Logger as _OtherLogger
-
-        class Callback(Callback, _OtherCallback):
-            """A callback for a Trainer of either package."""
 
         class Checkpoint(Checkpoint, _OtherCheckpoint):
             """A callback that saves, and so runs last, in a Trainer of either package."""
 
         class Logger(Logger, _OtherLogger):
             """A logger for a Trainer of either package."""
+
+    class Callback(Callback, _OtherCallback):
+        """A callback for a Trainer of either package."""
+
+        def __init_subclass__(cls, **kwargs: Any) -> None:
+            """Let ours refuse options of a wrong type when they are made, not inside torch."""
+            super().__init_subclass__(**kwargs)
+            if "__init__" in vars(cls) and cls.__module__.startswith("ltpl."):
+                cls.__init__ = checked(cls.__init__)
 
 
 __all__ = ["Callback", "Checkpoint", "Logger"]

@@ -16,6 +16,7 @@ from ltpl.callbacks.ranks import mean_over_ranks, of_first, one_voice
 from ltpl.callbacks.scoring import silenced, training_batches, training_loss
 from ltpl.masks.allocate import check_options
 from ltpl.masks.criteria import find_criterion
+from ltpl.masks.errors import check_least, check_seed
 from ltpl.masks.mask import Mask
 from ltpl.masks.prune import prune
 from ltpl.masks.schedule import AtEpochs, PerRound, Schedule, as_schedule
@@ -85,8 +86,8 @@ class PruneAtEpoch(Masking):
         self.criterion = find_criterion(criterion)
         self.rates = rates
         self.min_keep = min_keep
-        self.batches = batches
-        self.seed = seed
+        self.batches = check_least("batches", batches, 1)
+        self.seed = check_seed("seed", seed)
         self.pruned_at: list[int] = []
         self._first_density = 1.0
         self._initial_path: str | None = None
@@ -270,8 +271,9 @@ def _amounts(
 ) -> list[float] | list[None]:
     if given is None:
         return [None] if ":" in scope else [0.2]
-    if not isinstance(given, list):
+    if isinstance(given, (int, float)):
         return [given]
+    given = list(given)
     if isinstance(schedule, PerRound) and given:
         return given
     events = len(schedule.epochs) if isinstance(schedule, AtEpochs) else None

@@ -15,7 +15,7 @@ from ltpl.callbacks.masking import maskers
 from ltpl.callbacks.position import position
 from ltpl.callbacks.ranks import must_agree, one_voice
 from ltpl.callbacks.sizing import Sizing
-from ltpl.masks.errors import unknown
+from ltpl.masks.errors import check_seed, unknown
 from ltpl.masks.mask import Mask
 from ltpl.masks.select import named_parameters
 from ltpl.masks.shards import whole, write_
@@ -88,7 +88,7 @@ class RewindToEpoch(Sizing):
                 raise unknown(option, given, allowed)
         if epoch < 0 or (epoch and at is not None):
             raise ValueError(f"epoch={epoch}, at={at!r}: give epoch >= 0, or at, not both.")
-        self.step = Step(epoch) if at is None else Step.parse(at)
+        self.step = Step(epoch) if at is None else Step.parse(at, "at")
         self.policy = Policy(policy)
         if self.policy is Policy.reinit:
             mask_1 = "reinit"
@@ -106,7 +106,7 @@ class RewindToEpoch(Sizing):
         self.mask_1 = mask_1
         self.mask_0 = mask_0
         self.dirpath = dirpath
-        self.seed = seed
+        self.seed = check_seed("seed", seed)
         self._forget()
 
     def _forget(self) -> None:

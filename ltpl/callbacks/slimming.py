@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -21,7 +20,7 @@ from ltpl.callbacks.scoring import silenced, training_batches
 from ltpl.callbacks.trunk import AlongGraph, coupled
 from ltpl.masks.channel_scores import find_score
 from ltpl.masks.channels import LayerChannels, channel_mask, table, told
-from ltpl.masks.errors import unknown
+from ltpl.masks.errors import LARGEST_FACTOR, unknown
 from ltpl.masks.mask import Mask
 from ltpl.masks.norms import check_kinds, gammas, scale_names, scaled_norms
 from ltpl.masks.schedule import AtEpochs, Schedule
@@ -111,8 +110,8 @@ class NetworkSlimming(PruneAtEpoch):
         ):
             if given not in allowed:
                 raise unknown(option, given, allowed)
-        if not 0 <= l1 < math.inf:
-            raise ValueError(f"l1={l1}: a strength, 0 <= l1.")
+        if not 0 <= l1 <= LARGEST_FACTOR:
+            raise ValueError(f"l1={l1}: a strength, 0 <= l1 <= {LARGEST_FACTOR:g}.")
         if amount is None and epoch is not None:
             raise ValueError(f"epoch={epoch!r} with amount=None: how much shall be pruned there?")
         super().__init__(

@@ -13,11 +13,13 @@ from torch import Tensor, nn
 
 from ltpl.compaction.plan import Compaction, plan
 from ltpl.compaction.proof import drawn, prove
+from ltpl.masks.errors import checked
 from ltpl.masks.mask import Mask
 
 _log = logging.getLogger(__name__)
 
 
+@checked
 @torch.inference_mode(mode=False)  # else the result could never be trained
 def compact(
     model: nn.Module,
@@ -68,7 +70,7 @@ def compact(
           (2): Linear(in_features=2, out_features=2, bias=True)
         )
     """
-    inputs = [arguments(batch) for batch in batches or []]
+    inputs = [] if batches is None else [arguments(batch) for batch in batches]
     if example_input is None and not inputs:
         raise ValueError("compact needs an example_input, or batches: what the network is fed.")
     example = inputs[0] if example_input is None else arguments(example_input)
@@ -106,6 +108,8 @@ def planned(
     """
     if round_to < 1:
         raise ValueError(f"round_to={round_to}: at least 1.")
+    if not 0 < tolerance < 1:
+        raise ValueError(f"tolerance={tolerance}: a share of the largest output, above 0.")
     model = uncompiled(model)
     found = plan(model, mask, example, round_to, selection, keep_root)
     masked, small = copy.deepcopy(model), found.apply(copy.deepcopy(model))

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ltpl.compaction.rewrite import rebuild
 from ltpl.compaction.spec import Spec, spec_of
+from ltpl.masks.errors import checked
 from ltpl.masks.select import named_buffers, named_parameters
 from ltpl.tickets.files import load_state, save_state
 
@@ -23,6 +24,7 @@ FILE = "compact.safetensors"
 KNOWN = ("ltpl", "torchvision", "torch_geometric")  # packages that a file may name
 
 
+@checked
 def save(
     model: nn.Module,
     path: str | Path,
@@ -50,6 +52,7 @@ def save(
     save_state(path, state, FORMAT)
 
 
+@checked
 def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
     """Read a compacted network. No code in the file is run.
 

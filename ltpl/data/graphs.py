@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ltpl.data.graph_data import GraphData
-from ltpl.data.options import LARGEST_SEED, choice, share, whole
+from ltpl.data.options import LARGEST_SEED, choice, share, shown, whole
 from ltpl.data.planetoid import Citations, fetch, file_names, read
 from ltpl.data.pyg import of_pyg
 
@@ -50,7 +50,7 @@ class Planetoid(GraphData):
     ):
         super().__init__(**options)
         self.data_dir = data_dir
-        self.name: str = name if name in NAMES else str(choice("name", name, NAMES))
+        self.name: str = str(choice("name", name, NAMES))
         self.split = choice("split", split, SPLITS)
         self.normalize = choice("normalize", normalize, (True, False))
         self.sparse = choice("sparse", sparse, (True, False))
@@ -186,7 +186,7 @@ class StochasticBlockModel(GraphData):
         self.p_out = share("p_out", p_out)
         self.width = whole("features", features, 1)
         if not isinstance(noise, int | float) or not 0 <= noise < float("inf"):
-            raise ValueError(f"noise={noise!r}: a number from 0 is wanted.")
+            raise ValueError(f"noise={shown(noise)}: a number from 0 is wanted.")
         self.noise = noise
         total = blocks * nodes
         self.train = max(1, round(share("train", train, open_below=True) * total))

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from ltpl.data.options import whole
+from ltpl.data.options import shown, whole
 from ltpl.data.pyg import of_pyg
 
 
@@ -22,10 +22,11 @@ def drawable(neighbors: Sequence[int]) -> list[int]:
     Raises:
         ValueError: If they are no such numbers, or what draws them is not installed.
     """
-    if isinstance(neighbors, (str, int)) or not neighbors or 0 in neighbors:
+    several = isinstance(neighbors, Sequence) and not isinstance(neighbors, (str, bytes))
+    if not several or not neighbors or any(number == 0 for number in neighbors):
         raise ValueError(
-            f"neighbors={neighbors!r}: a number for each layer is wanted, such as [10, 10]; -1 for "
-            "all neighbours."
+            f"neighbors={shown(neighbors)}: a number for each layer is wanted, such as [10, 10]; "
+            "-1 for all neighbours."
         )
     found = [whole("neighbors", number, -1) for number in neighbors]
     known = of_pyg("typing")

@@ -26,7 +26,7 @@ def whole(name: str, value: object, least: int, most: int | None = None) -> int:
     fits = isinstance(value, int) and not isinstance(value, bool)
     if not fits or value < least or (most is not None and value > most):  # type: ignore[operator]
         allowed = f"at least {least}" if most is None else f"{least} to {most}"
-        raise ValueError(f"{name}={value!r}: a whole number is wanted, {allowed}.")
+        raise ValueError(f"{name}={shown(value)}: a whole number is wanted, {allowed}.")
     return value  # type: ignore[return-value]
 
 
@@ -54,7 +54,7 @@ def share(
     if not number or not least <= value <= 1 or value in bounds:  # type: ignore[operator]
         lower = f"above {least:g}" if open_below else f"from {least:g}"
         upper = "to below 1" if open_above else "to 1"
-        raise ValueError(f"{name}={value!r}: a share {lower} {upper} is wanted.")
+        raise ValueError(f"{name}={shown(value)}: a share {lower} {upper} is wanted.")
     return float(value)  # type: ignore[arg-type]
 
 
@@ -78,7 +78,9 @@ def channelwise(
     if len(each) not in counts or not numbers or not all(above < x < math.inf for x in each):
         bound = "" if above == -math.inf else f" above {above:g}"
         several = "one" if channels is None else f"{channels} of them, one"
-        raise ValueError(f"{name}={value!r}: a number{bound} is wanted, or {several} per channel.")
+        raise ValueError(
+            f"{name}={shown(value)}: a number{bound} is wanted, or {several} per channel."
+        )
     return value  # type: ignore[return-value]
 
 
@@ -99,4 +101,10 @@ def choice(name: str, value: object, allowed: Sequence[object]) -> object:
     near = difflib.get_close_matches(str(value), words, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     *most, last = (repr(each) for each in allowed)
-    raise ValueError(f"{name}={value!r}: {', '.join(most)} and {last} are allowed.{hint}")
+    raise ValueError(f"{name}={shown(value)}: {', '.join(most)} and {last} are allowed.{hint}")
+
+
+def shown(value: object, most: int = 80) -> str:
+    """Return a value as it is written, in one line that is not too long."""
+    line = " ".join(repr(value).split())
+    return line if len(line) <= most else f"{line[: most - 3]}..."

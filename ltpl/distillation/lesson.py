@@ -114,6 +114,8 @@ class Lesson:
                     f"{tuple(mine.shape)}; both must have the same samples and classes."
                 )
         if not self._is_binary(calls):
+            if any(not -x.dim() <= self.class_dim < x.dim() for x in ours):
+                raise ValueError(f"class_dim={self.class_dim}: outputs are {tuple(ours[0].shape)}.")
             ours, theirs = (
                 [x.movedim(self.class_dim, -1).flatten(0, -2) for x in xs] for xs in (ours, theirs)
             )
@@ -123,7 +125,7 @@ class Lesson:
     def _is_binary(self, calls: list[Call]) -> bool:
         logits = output_of(calls[0].output, self.output)
         if self.binary is None:
-            return logits.dim() == 1 or logits.shape[self.class_dim] == 1
+            return logits.dim() == 1 or logits.shape[self.class_dim :][:1] == (1,)
         return self.binary
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from ltpl.masks.errors import unknown
+from ltpl.masks.errors import check_types, unknown
 from ltpl.masks.threshold import Scores, keep_highest
 
 SCOPES = ("global", "layer", "erk")
@@ -55,9 +55,15 @@ def allocate(
     Raises:
         ValueError: If an option is out of range or the numbers cannot be met.
     """
+    check_types(allocate, locals())
     rates = dict(rates or dict.fromkeys(scores, 1.0))
     before = before or {name: layer.live for name, layer in scores.items()}
     n_of_m = check_options(amount, of, scope, min_keep)
+    for option, given in (("shapes", shapes), ("rates", rates), ("before", before)):
+        if lost := [name for name in scores if name not in given]:
+            raise ValueError(f"{option}: it has nothing for {', '.join(lost)}.")
+    if not 0 < way <= 1:
+        raise ValueError(f"way={way}: 0 < way <= 1.")
     held: list[str] = []
     open_names = [name for name in scores if rates[name] > 0]
     kept = {n: _everything(s) for n, s in scores.items() if n not in open_names}

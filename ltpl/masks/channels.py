@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ltpl.masks.allocate import check_options
 from ltpl.masks.channel_scores import Score, channel_scores, find_score, tells_apart
-from ltpl.masks.errors import unknown
+from ltpl.masks.errors import check_seed, check_types, unknown
 from ltpl.masks.mask import Mask
 from ltpl.masks.norms import gammas, named_norms, scale_names, scaled_norms, warn_of_statistics
 from ltpl.masks.saliency import Loss, Reduce, only_kept
@@ -105,7 +105,9 @@ def channel_mask(
         >>> channel_mask(net, 0.5)["1.bias"]
         tensor([False,  True,  True, False])
     """
+    check_types(channel_mask, locals())
     check_options(amount, of, "global", min_keep)
+    check_seed("seed", seed)
     if reduction not in REDUCTIONS:
         raise unknown("reduction", reduction, REDUCTIONS)
     score = find_score(score)

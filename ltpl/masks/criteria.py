@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from ltpl.masks import saliency
-from ltpl.masks.errors import unknown
+from ltpl.masks.errors import check_types, unknown
 
 PARAMETER_ARGUMENTS = ("weight", "init", "generator", "name")
 NETWORK_ARGUMENTS = ("model", "parameters", "batches", "loss", "reduce")
@@ -44,6 +44,9 @@ class Criterion:
     score: Callable[..., Any]
     elementwise: bool = False
     rounds: int = 1
+
+    def __post_init__(self) -> None:
+        check_types(Criterion, vars(self))
 
     @property
     def needs(self) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
+from ltpl.masks.errors import checked
 from ltpl.masks.mask import Mask
 from ltpl.masks.shards import is_sharded, local, part
 
@@ -42,6 +43,7 @@ class Enforcement:
         [True, True]
     """
 
+    @checked
     def __init__(
         self,
         parameters: Mapping[str, nn.Parameter],
@@ -49,6 +51,8 @@ class Enforcement:
         pinned: Mapping[str, Tensor] | None = None,
     ):
         mask.must_fit(parameters)
+        if pinned is not None and (lost := [name for name in mask if name not in pinned]):
+            raise ValueError(f"pinned: it has no values for {', '.join(lost)}.")
         self._factor: dict[nn.Parameter, Tensor] = {}
         self._pinned: dict[nn.Parameter, Tensor] = {}
         self._gaps: dict[nn.Parameter, Tensor] = {}

@@ -13,6 +13,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ltpl.masks.errors import shown
+
 
 @contextlib.contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
@@ -81,7 +83,7 @@ def read_tensors(path: str | Path, what: str) -> tuple[dict[str, str], dict[str,
         ValueError: If it is cut short or no safetensors file.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f"No {what} at {path}.")
+        raise FileNotFoundError(f"No {what} at {shown(str(path), 400)}.")
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

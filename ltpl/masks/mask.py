@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ltpl.masks.errors import unknown
+from ltpl.masks.errors import checked, unknown
 from ltpl.masks.files import read_tensors, write_tensors
 from ltpl.masks.select import is_bias, named_parameters
 from ltpl.masks.shards import local, part, whole
@@ -54,6 +54,7 @@ class Mask(Mapping[str, Tensor]):
         0.75
     """
 
+    @checked
     def __init__(self, keep: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None):
         for name, tensor in keep.items():
             if tensor.dtype != torch.bool:
@@ -231,6 +232,7 @@ class Mask(Mapping[str, Tensor]):
         write_tensors(path, bits, header)
 
     @classmethod
+    @checked
     def load(cls, path: str | Path) -> Mask:
         """Read a mask and check its digest. No code in the file is run.
 

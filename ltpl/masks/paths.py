@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ltpl.masks.adding import Adding
+from ltpl.masks.errors import checked
 from ltpl.masks.mask import Mask
 from ltpl.masks.saliency import absolute, borrowed, first_tensor, model_inputs
 from ltpl.masks.select import is_bias, named_parameters
@@ -35,6 +36,7 @@ class Live:
     dead: tuple[str, ...] = ()
 
 
+@checked
 def live(model: nn.Module, mask: Mask, *arguments: Any) -> Live:
     """Count the inputs that are still read, and the paths of kept weights to the outputs.
 
@@ -219,6 +221,7 @@ def _total(output: Any) -> Tensor:
     return torch.stack(sums).sum()
 
 
+@checked
 def live_path(model: nn.Module, mask: Mask, batch: Any) -> bool:
     """Say whether any path of kept weights leads from the input to the output.
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ltpl.masks.allocate import allocate, check_options
 from ltpl.masks.criteria import Criterion, find_criterion
+from ltpl.masks.errors import check_seed, check_types
 from ltpl.masks.mask import Mask
 from ltpl.masks.saliency import Loss, Reduce, alone, only_kept
 from ltpl.masks.select import layer_rates, named_parameters, normalised_directions, prunable
@@ -74,7 +75,9 @@ def prune(
         >>> prune(net, 0.2, mask=mask).kept
         24
     """
+    check_types(prune, locals())
     check_options(amount, of, scope, min_keep)
+    check_seed("seed", seed)
     chosen = prunable(model, include, exclude, frozen)
     if mask is not None:
         mask.must_fit(named_parameters(model))

@@ -93,7 +93,7 @@ def model_inputs(batch: Any) -> tuple[Tensor, ...]:
     Raises:
         ValueError: If there is no floating-point tensor there.
     """
-    first = batch[0] if isinstance(batch, (tuple, list)) else batch
+    first = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
     inputs = tuple(first) if isinstance(first, (tuple, list)) else (first,)
     if all(isinstance(x, Tensor) and x.is_floating_point() for x in inputs):
         return inputs

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ltpl.masks.errors import checked
+
 
 class Schedule:
     """When to prune. Subclasses answer two questions."""
@@ -32,6 +34,7 @@ class AtEpochs(Schedule):
         epochs: How many epochs have been trained at each pruning.
     """
 
+    @checked
     def __init__(self, epochs: Sequence[int]):
         self.epochs = sorted(epochs)
         if not self.epochs or self.epochs[0] < 0 or len(set(self.epochs)) < len(self.epochs):
@@ -53,6 +56,7 @@ class Every(Schedule):
         last: No pruning after this many epochs.
     """
 
+    @checked
     def __init__(self, n: int, first: int | None = None, last: int | None = None):
         self.n, self.first, self.last = n, n if first is None else first, last
         if n < 1 or self.first < 0 or (last is not None and last < self.first):
@@ -75,6 +79,7 @@ class Cubic(Schedule):
         every: Distance between prunings, in epochs.
     """
 
+    @checked
     def __init__(self, first: int, last: int, every: int = 1):
         self.first, self.last, self.every = first, last, every
         if every < 1 or not 0 <= first < last:

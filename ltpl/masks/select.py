@@ -17,7 +17,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 from torch.nn.utils.weight_norm import WeightNorm
 from torch.optim.swa_utils import AveragedModel
 
-from ltpl.masks.errors import unknown
+from ltpl.masks.errors import checked, unknown
 from ltpl.masks.shards import parameters_of
 
 WEIGHTS = ("linear", "conv")
@@ -42,6 +42,7 @@ def named_buffers(model: nn.Module) -> dict[str, Tensor]:
     return {_WRAPPERS.sub("", name): b for name, b in model.named_buffers()}
 
 
+@checked
 def prunable(
     model: nn.Module,
     include: str | Sequence[str] | None = None,

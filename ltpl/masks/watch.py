@@ -125,7 +125,7 @@ def watched(amount: float | list[float]) -> list[float]:
     Raises:
         ValueError: If there is none, one is no share, or one is there twice.
     """
-    amounts = list(amount) if isinstance(amount, (list, tuple)) else [amount]
+    amounts = [amount] if isinstance(amount, (int, float)) else list(amount)
     if not amounts or len(set(amounts)) < len(amounts) or not all(0 < p < 1 for p in amounts):
         raise ValueError(f"amount={amount}: shares to prune, 0 < amount < 1, each of them once.")
     return amounts

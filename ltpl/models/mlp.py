@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ltpl.models.initialise import initialiser
 from ltpl.models.network import Network
+from ltpl.models.options import shown, whole
 
 
 class MLP(Network):
@@ -21,7 +22,7 @@ class MLP(Network):
         init: How weights are drawn: default, glorot_normal, kaiming_normal or orthogonal.
 
     Raises:
-        ValueError: If the name of the initialiser is unknown.
+        ValueError: If the name of the initialiser is unknown, or a width is none.
 
     Example:
         >>> import torch
@@ -40,11 +41,13 @@ class MLP(Network):
         self.init = init
         drawn_already = initialiser(init) is None
         layers: list[nn.Module] = []
-        widths = [inputs, *hidden]
+        if isinstance(hidden, str) or not isinstance(hidden, Sequence):
+            raise ValueError(f"hidden={shown(hidden)}: a list of widths is wanted.")
+        widths = [whole("inputs", inputs), *(whole("hidden", width) for width in hidden)]
         for fan_in, fan_out in itertools.pairwise(widths):
             layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
         self.hidden = nn.Sequential(*layers)
-        self.output = nn.Linear(widths[-1], outputs)
+        self.output = nn.Linear(widths[-1], whole("outputs", outputs))
         if not drawn_already:
             self.reset_parameters()
 

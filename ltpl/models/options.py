@@ -5,8 +5,9 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable
-from typing import TypeVar
+from typing import Any, TypeVar
 
+LARGEST = 10**8  # of widths; more overflow the sizes of tensors
 Choice = TypeVar("Choice", str, int)
 
 
@@ -27,27 +28,45 @@ def one_of(option: str, given: Choice, known: Iterable[Choice]) -> Choice:
         ValueError: block='bottelneck': basic, bottleneck are known. Did you mean 'bottleneck'?
     """
     known = list(known)
-    if given in known and not isinstance(given, bool):
+    if isinstance(given, (str, int)) and given in known and not isinstance(given, bool):
         return given
     spelled = {str(choice).lower(): choice for choice in known}
     near = difflib.get_close_matches(str(given).lower(), spelled, n=1)
     hint = f" Did you mean {spelled[near[0]]!r}?" if near and isinstance(given, str) else ""
-    raise ValueError(f"{option}={given!r}: {', '.join(map(str, known))} are known.{hint}")
+    raise ValueError(f"{option}={shown(given)}: {', '.join(map(str, known))} are known.{hint}")
 
 
-def whole(option: str, given: int, least: int = 1) -> int:
+def instance(option: str, given: object, kinds: Any, wanted: str) -> None:
+    """Refuse what is of another type.
+
+    Args:
+        option: The option's name, for the message.
+        given: What was given.
+        kinds: What it may be.
+        wanted: The same in words.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    if not isinstance(given, kinds):
+        raise ValueError(f"{option}={shown(given)}: {wanted} is wanted.")
+
+
+def whole(option: str, given: int, least: int = 1, most: int = LARGEST) -> int:
     """Return what was given if it is a whole number, and large enough.
 
     Args:
         option: The option's name, for the message.
         given: What was given.
         least: The smallest allowed number.
+        most: The largest.
 
     Raises:
-        ValueError: If it is no whole number, or smaller.
+        ValueError: If it is no whole number, smaller or larger.
     """
-    if not isinstance(given, int) or isinstance(given, bool) or given < least:
-        raise ValueError(f"{option}={given!r}: a whole number is wanted, at least {least}.")
+    if not isinstance(given, int) or isinstance(given, bool) or not least <= given <= most:
+        bound = f"at least {least}" if most == LARGEST else f"{least} to {most:,}"
+        raise ValueError(f"{option}={shown(given)}: a whole number is wanted, {bound}.")
     return given
 
 
@@ -64,7 +83,7 @@ def above_zero(option: str, given: float, wanted: str = "a number above 0") -> f
     """
     number = isinstance(given, (int, float)) and not isinstance(given, bool)
     if not number or not 0 < given < math.inf:
-        raise ValueError(f"{option}={given!r}: {wanted} is wanted.")
+        raise ValueError(f"{option}={shown(given)}: {wanted} is wanted.")
     return given
 
 
@@ -80,7 +99,7 @@ def below_one(option: str, given: float) -> float:
     """
     number = isinstance(given, (int, float)) and not isinstance(given, bool)
     if not number or not 0 <= given < 1:
-        raise ValueError(f"{option}={given!r}: a number is wanted, 0 <= {option} < 1.")
+        raise ValueError(f"{option}={shown(given)}: a number is wanted, 0 <= {option} < 1.")
     return given
 
 
@@ -100,9 +119,9 @@ def blocks(depth: int, layers: int, others: int, usual: str) -> int:
         >>> blocks(20, layers=6, others=2, usual="20 or 32")
         3
     """
-    if isinstance(depth, int) and depth > others and (depth - others) % layers == 0:
+    if isinstance(depth, int) and others < depth < 2_000 and (depth - others) % layers == 0:
         return (depth - others) // layers
-    raise ValueError(f"depth={depth!r}: {layers}n + {others} is wanted, such as {usual}.")
+    raise ValueError(f"depth={shown(depth)}: {layers}n + {others} is wanted, such as {usual}.")
 
 
 def widened(width: float, *channels: int) -> list[int]:
@@ -119,5 +138,12 @@ def widened(width: float, *channels: int) -> list[int]:
         >>> widened(0.25, 16, 32, 64)
         [4, 8, 16]
     """
-    above_zero("width", width)
+    if above_zero("width", width) * max(channels) > LARGEST:
+        raise ValueError(f"width={shown(width)}: {max(channels)} times it is above {LARGEST:,}.")
     return [max(1, round(number * width)) for number in channels]
+
+
+def shown(value: object, most: int = 80) -> str:
+    """Return a value as it is written, in one line that is not too long."""
+    line = " ".join(repr(value).split())
+    return line if len(line) <= most else f"{line[: most - 3]}..."

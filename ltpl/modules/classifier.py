@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import NoneType
 from typing import Any, Literal
 
 import torch
@@ -15,6 +16,7 @@ from torchmetrics import Metric, MetricCollection
 from torchmetrics.functional.classification import multiclass_accuracy
 
 from ltpl.models import Network
+from ltpl.models.options import below_one, instance, one_of
 from ltpl.modules.groups import parameter_groups
 
 
@@ -53,8 +55,19 @@ class Classifier(LightningModule):
         compile: bool | dict[str, Any] = False,
     ):
         super().__init__()
-        if not 0 <= label_smoothing < 1:
-            raise ValueError(f"label_smoothing={label_smoothing!r}: from 0 to below 1 is wanted.")
+        instance("network", network, nn.Module, "a module")
+        instance("optimizer", optimizer, Callable, "what makes an optimiser")
+        instance("lr_scheduler", lr_scheduler, (Callable, NoneType), "what makes a schedule")
+        instance("compile", compile, (bool, dict), "true, false or options")
+        instance("metrics", metrics, (Mapping, NoneType), "metrics by name")
+        instance("no_decay", no_decay, Sequence, "a name or a list of names")
+        for name in () if isinstance(no_decay, str) else no_decay:
+            instance("no_decay", name, str, "a list of names")
+        for metric in (metrics or {}).values():
+            instance("metrics", metric, Metric, "a torchmetrics Metric by name")
+        if lr_interval is not None:
+            one_of("lr_interval", lr_interval, ["epoch", "step"])
+        below_one("label_smoothing", label_smoothing)
         self.network = network
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler

@@ -9,6 +9,7 @@ from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
 from ltpl.models import Network
+from ltpl.models.options import instance
 from ltpl.modules.classifier import Classifier
 
 
@@ -33,6 +34,7 @@ class ImageClassifier(Classifier):
         **options: Any,
     ):
         super().__init__(network, optimizer, lr_scheduler, **options)
+        instance("channels_last", channels_last, bool, "true or false")
         self.channels_last = channels_last
         if channels_last:
             network.to(memory_format=torch.channels_last)

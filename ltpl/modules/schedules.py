@@ -9,6 +9,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from ltpl.models.options import above_zero, below_one, shown, whole
+
 Moment = int | str
 
 
@@ -51,12 +53,18 @@ class WarmupDrops(LRScheduler):
         steps_per_epoch: int | None = None,
         last_epoch: int = -1,
     ):
+        if not isinstance(optimizer, Optimizer):
+            raise ValueError(f"optimizer={shown(optimizer)}: an optimiser is wanted.")
+        if isinstance(drops, str) or not isinstance(drops, Sequence):
+            raise ValueError(f"drops={shown(drops)}: a list of moments is wanted.")
         self.drops = [_read("drops", each) for each in drops]
         self.warmup = _read("warmup", warmup)
-        self.factor = factor
-        self.start = start
-        self.steps_per_epoch = steps_per_epoch
-        super().__init__(optimizer, last_epoch)
+        self.factor = above_zero("factor", factor)
+        self.start = below_one("start", start)
+        self.steps_per_epoch = (
+            None if steps_per_epoch is None else whole("steps_per_epoch", steps_per_epoch)
+        )
+        super().__init__(optimizer, whole("last_epoch", last_epoch, least=-1))
 
     @property
     def counts_epochs(self) -> bool:
@@ -89,9 +97,11 @@ class WarmupDrops(LRScheduler):
 
 
 def _read(name: str, moment: Moment) -> tuple[int, str]:
-    found = re.fullmatch(r"(\d+)(ep|it)?", str(moment))
-    if found is None or isinstance(moment, bool):
+    written = isinstance(moment, (int, str)) and not isinstance(moment, bool)
+    found = re.fullmatch(r"(\d{1,12})(ep|it)?", str(moment)) if written else None
+    if found is None:
         raise ValueError(
-            f"{name}={moment!r}: epochs such as '80ep' or iterations such as '32000it' are wanted."
+            f"{name}={shown(moment)}: epochs such as '80ep' or iterations such as '32000it' are "
+            "wanted."
         )
     return int(found[1]), found[2] or "ep"

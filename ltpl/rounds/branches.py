@@ -11,7 +11,7 @@ from pathlib import Path
 from lightning_utilities.core.rank_zero import rank_zero_warn
 
 from ltpl.callbacks.rewinding import Policy
-from ltpl.masks.errors import unknown
+from ltpl.masks.errors import check_folder_name, check_types, unknown
 from ltpl.masks.mask import Mask
 from ltpl.masks.select import named_parameters, output_weights
 from ltpl.masks.shuffled import shuffled, shuffled_globally
@@ -76,8 +76,8 @@ class Branch:
     quiet: bool = False
 
     def __post_init__(self) -> None:
-        if not self.name or "/" in self.name or self.name.startswith("."):
-            raise ValueError(f"name={self.name!r}: it names a folder; no slash, no leading dot.")
+        check_types(Branch, vars(self))
+        check_folder_name("name", self.name)
         if self.kind is None and self.name not in KINDS:
             if near := difflib.get_close_matches(self.name, KINDS, n=1, cutoff=0.75):
                 raise ValueError(

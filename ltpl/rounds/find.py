@@ -14,6 +14,7 @@ from typing import Any
 
 from ltpl.callbacks.pruning import PruneAtEpoch
 from ltpl.callbacks.rewinding import RewindToEpoch
+from ltpl.masks.errors import checked
 from ltpl.masks.mask import Mask
 from ltpl.rounds.experiment import ALWAYS, Parts, slots
 from ltpl.rounds.pace import brisk
@@ -63,6 +64,7 @@ class Run:
         return Ticket.load(self.tree.round(seed, level))
 
 
+@checked
 def find_tickets(
     make_model: Callable[[], Any],
     make_data: Callable[[], Any] | None = None,

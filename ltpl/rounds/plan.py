@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ltpl.masks.errors import unknown
+from ltpl.masks.errors import LARGEST_SEED, check_seed, check_types, checked, shown, unknown
 from ltpl.rounds.seeds import Seeds
 
 LEVELS = 7  # at 20 % a round 21.1 % of the weights are left, the paper's headline
+MOST = 10_000  # numbers in one range; more are a slip
 FREE = re.compile(  # options that no finished result depends on
     r"(run|levels|densities|seeds|quiet|report|save_every_n_steps|seed_everything)(\.|$)"
     r"|trainer\.(default_root_dir|enable_\w+|logger|profiler|num_sanity_val_steps)(\.|$)"
@@ -59,6 +60,7 @@ class Plan:
     quiet: bool = False
 
     def __post_init__(self) -> None:
+        check_types(Plan, vars(self))
         if self.test_at not in ("end", "early_stop"):
             raise unknown("test_at", self.test_at, ["end", "early_stop"])
         if self.levels is not None and self.levels < 0:
@@ -76,8 +78,7 @@ class Plan:
                 f"levels={self.levels}, but densities={self.densities} has {len(self.densities)}."
             )
         for name in ("init_seed", "order_seed", "augmentation_seed", "mask_seed"):
-            if (getattr(self, name) or 0) < 0:
-                raise ValueError(f"{name}={getattr(self, name)}: give 0 or more.")
+            check_seed(name, getattr(self, name) or 0)
         if self.save_every_n_steps is not None and self.save_every_n_steps < 1:
             raise ValueError(f"save_every_n_steps={self.save_every_n_steps}: give 1 or more.")
         numbers(self.seeds, "seeds")
@@ -111,6 +112,7 @@ class Plan:
         return 0 if self.one_shot else level - 1
 
 
+@checked
 def numbers(text: str | int | list[int] | None, option: str) -> list[int]:
     """Read `3`, `0-4` or `0,2,5-7`.
 
@@ -127,10 +129,11 @@ def numbers(text: str | int | list[int] | None, option: str) -> list[int]:
         text = ",".join(map(str, text))
     found: list[int] = []
     for part in str(text).split(","):
-        match = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part)
-        if match is None or int(match[2] or match[1]) < int(match[1]):
-            raise ValueError(f"{option}={text!r}: write 3, 0-4 or 0,2,5.")
-        found += range(int(match[1]), int(match[2] or match[1]) + 1)
+        match = re.fullmatch(r"\s*(\d{1,10})\s*(?:-\s*(\d{1,10})\s*)?", part)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if not first <= last <= first + MOST or last > LARGEST_SEED:
+            raise ValueError(f"{option}={shown(text)}: write 3, 0-4 or 0,2,5.")
+        found += range(first, last + 1)
     return sorted(set(found))
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ltpl.masks.edges import Edges
+from ltpl.masks.errors import check_types, checked
 from ltpl.tickets.files import load_state, save_state
 
 EDGES = "edges.safetensors"
@@ -40,6 +41,7 @@ class EdgeTicket:
     made_by: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        check_types(EdgeTicket, vars(self))
         if self.keep.dtype != torch.bool or self.keep.shape != (self.edges.total,):
             raise ValueError(
                 f"keep is {self.keep.dtype} {tuple(self.keep.shape)}: one bool for each of the "
@@ -79,6 +81,7 @@ class EdgeTicket:
         save_state(path, state, KIND)
 
     @classmethod
+    @checked
     def load(cls, path: str | Path) -> EdgeTicket:
         """Read a ticket; no code in the file is run.
 

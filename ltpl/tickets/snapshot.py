@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from ltpl.masks.errors import check_types, checked
 from ltpl.masks.select import named_buffers, named_parameters
 from ltpl.masks.shards import is_sharded, like, whole, write_
 from ltpl.tickets.files import digest_of, is_whole, load_state, save_state, stored_digest
@@ -38,6 +39,9 @@ class Snapshot:
     optimizers: list[Any] = field(default_factory=list)
     schedulers: list[Any] = field(default_factory=list)
     position: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_types(Snapshot, vars(self))
 
     @classmethod
     def take(
@@ -81,6 +85,7 @@ class Snapshot:
         raise AssertionError
 
     @classmethod
+    @checked
     def load(cls, path: str | Path) -> Snapshot:
         """Read a snapshot; a file that is missing, cut short or changed is refused."""
         return cls(**load_state(path, FORMAT))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from ltpl.masks.errors import check_types, checked, shown
+
 _WRITTEN = re.compile(r"(?:(\d+)ep)?(?:(\d+)it)?")
 
 
@@ -26,16 +28,24 @@ class Step:
     epoch: int | None = None
     iteration: int = 0
 
+    def __post_init__(self) -> None:
+        check_types(Step, vars(self))
+
     @classmethod
-    def parse(cls, text: str) -> Step:
+    @checked
+    def parse(cls, text: str, option: str = "text") -> Step:
         """Read `10ep`, `500it` or `2ep50it`.
+
+        Args:
+            text: What is written.
+            option: Where, for the message.
 
         Raises:
             ValueError: If it is written otherwise.
         """
         found = _WRITTEN.fullmatch(text)
         if not (text and found):
-            raise ValueError(f"{text!r} is not a step; write 10ep, 500it or 2ep50it.")
+            raise ValueError(f"{option}={shown(text)} is not a step; write 10ep, 500it or 2ep50it.")
         epoch, iteration = found.groups()
         return cls(None if epoch is None else int(epoch), int(iteration or 0))
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ltpl.masks.errors import check_types, checked
 from ltpl.masks.mask import Mask
 from ltpl.tickets.snapshot import Snapshot
 
@@ -35,6 +36,9 @@ class Ticket:
     start: Snapshot
     made_by: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        check_types(Ticket, vars(self))
+
     def save(self, folder: str | Path) -> None:
         """Write `snapshot.safetensors` and `mask.safetensors`; with the second, it is there."""
         self.start.save(Path(folder, START))
@@ -42,6 +46,7 @@ class Ticket:
         Mask(dict(self.mask.items()), metadata).save(Path(folder, MASK))
 
     @classmethod
+    @checked
     def load(cls, folder: str | Path) -> Ticket:
         """Read the ticket of a round's folder; no code in the files is run.
 

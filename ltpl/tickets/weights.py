@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from ltpl.masks.errors import shown
 from ltpl.tickets.snapshot import Snapshot
 from ltpl.tickets.ticket import FINAL
 
@@ -65,7 +66,7 @@ def must_exist(path: Path) -> None:
         FileNotFoundError: If there is not.
     """
     if not path.exists():
-        raise FileNotFoundError(f"No trained weights at {path}.")
+        raise FileNotFoundError(f"No trained weights at {shown(str(path), 400)}.")
 
 
 def _read(path: Path) -> Mapping[str, Tensor]:

@@ -410,7 +410,7 @@ MISTAKES = {
     "no places": (Tiny, {"attention": "0"}, r"it returns \(10, 16\), and a map has places"),
     "no teacher": (Tiny, {"teacher": None}, "teacher: name one: a checkpoint"),
     "a round": (Tiny, {"teacher": "dense"}, "is a round of `ltpl rounds`"),
-    "no file": (Tiny, {"teacher": "nowhere.ckpt"}, "No trained weights at nowhere.ckpt"),
+    "no file": (Tiny, {"teacher": "nowhere.ckpt"}, "No trained weights at 'nowhere.ckpt'"),
     "no run": (Tiny, {"teacher": "run:nowhere"}, "no dense round is finished there"),
     "no graph": (Tiny, {"nodes": "train"}, "the batch has no train_mask"),
 }
