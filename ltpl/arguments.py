@@ -6,9 +6,14 @@ import itertools
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 from ltpl.checkpoint import config_beside
+from ltpl.compacted import Compact
+from ltpl.rounds.branches import Branch
 from ltpl.rounds.plan import Plan
+from ltpl.rounds.tree import RunTree
+from ltpl.trust import Trust
 
 USUAL = {
     "prune": {"class_path": "ltpl.callbacks.PruneAtEpoch"},
@@ -19,6 +24,8 @@ USUAL = {
     "distill": {"class_path": "ltpl.callbacks.Distillation"},
 }
 SWITCHES = ("--quiet", "--one_shot", "--onnx", "--export", "--l1", "--verify")
+LONGEST_PATH = 5000
+TRUST = "Build whatever a run or checkpoint names: from a stranger, that is running their code."
 
 
 def must_not_plan(given: list[str]) -> None:
@@ -28,11 +35,57 @@ def must_not_plan(given: list[str]) -> None:
             raise ValueError(f"--{name} is an option of `rounds`, not of `{given[0]}`.")
 
 
-def with_config_beside(given: list[str]) -> list[str]:
+def without_trust(given: list[str]) -> tuple[list[str], bool]:
+    """Take `--trust` off where a command knows it, and say whether it was there."""
+    if given[:1] in (["rounds"], ["status"], ["report"]):
+        return given, False
+    rest, trusts = [], False
+    for before, x in itertools.pairwise(["", *given]):
+        if x in ("--trust", "--trust=true", "--trust=false"):
+            trusts = x != "--trust=false"
+        elif before == "--trust" and x in ("true", "false"):
+            trusts = x == "true"
+        else:
+            rest.append(x)
+    return rest, trusts
+
+
+def with_config_beside(given: list[str], trust: Trust | None) -> list[str]:
     """Let `ltpl compact CKPT` begin with the options that its training had."""
     asked = {"-c", "--config", "--help", "-h"} & {x.partition("=")[0] for x in given}
-    config = None if asked else config_beside(given[1:])
-    return given if config is None else ["compact", "--config", json.dumps(config), *given[1:]]
+    beside = None if asked else config_beside(given[1:])
+    if beside is None:
+        return given
+    file, config = beside
+    return ["compact", "--config", _told(config, Compact, file, trust), *given[1:]]
+
+
+def with_options_of_the_run(given: list[str], trust: Trust | None) -> list[str]:
+    """Let `ltpl branch DIR` begin with the options of its run."""
+    folders = [x for x in given[1:] if (Path(x) / "run.json").is_file()] or given[1:2]
+    if not folders or folders[0].startswith("-"):
+        return given
+    run = RunTree.existing(folders[0])
+    options = _told(run.read()["config"], Branch, run.record, trust)
+    return ["branch", "--config", options, *given[1:]]
+
+
+def _told(config: dict[str, Any], command: type, file: Path, trust: Trust | None) -> str:
+    """Return the options that are the project's, and not the command's, as JSON."""
+    if trust is not None:
+        trust.must_allow(config, file)
+    ours = {*Plan.__dataclass_fields__, *command.__dataclass_fields__, "config"}  # type: ignore[attr-defined]
+    try:
+        text = json.dumps({name: value for name, value in config.items() if name not in ours})
+        return text.ljust(LONGEST_PATH)  # or else a file of that name would be read instead
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{file} holds no options: {error}.") from None
+
+
+def named(given: list[str]) -> list[Any]:
+    """Return what a user names on the command line and in configs of their own."""
+    values = [x.partition("=")[2] if x.startswith("--") else x for x in given]
+    return [*values, *map(_text, _configs(given))]
 
 
 def with_values(given: list[str]) -> list[str]:

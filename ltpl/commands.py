@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import importlib
-import json
 import sys
 from argparse import SUPPRESS
-from os.path import isfile  # a name too long for a file is none
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 import ltpl
 import ltpl.callbacks
-from ltpl.arguments import USUAL, must_not_plan, with_classes, with_config_beside, with_values
+from ltpl.arguments import (
+    TRUST,
+    USUAL,
+    must_not_plan,
+    named,
+    with_classes,
+    with_config_beside,
+    with_options_of_the_run,
+    with_values,
+    without_trust,
+)
+from ltpl.checkpoint import hyper_parameters
 from ltpl.compacted import Built, Compact, compact_checkpoint
-from ltpl.mistakes import explained, is_input, is_of_the_disk, naming, told
+from ltpl.mistakes import OneLine, explained, is_input, is_of_the_disk, naming, told
 from ltpl.report import report
+from ltpl.report.console import plain
 from ltpl.rounds.branches import Branch, run_branch
 from ltpl.rounds.configured import Configured
 from ltpl.rounds.finite import Astray
@@ -24,7 +33,7 @@ from ltpl.rounds.plan import Plan, numbers
 from ltpl.rounds.ranks import leads
 from ltpl.rounds.run import run_rounds
 from ltpl.rounds.status import status
-from ltpl.rounds.tree import RunTree
+from ltpl.trust import Trust
 
 if TYPE_CHECKING:
     from pytorch_lightning.cli import ArgsType, LightningArgumentParser
@@ -49,8 +58,6 @@ OWN = {
     "report": "Write one page with figures and tables.",
     "compact": "Remove pruned channels and neurons for good, prove it, write a small network.",
 }
-
-
 BARE = {  # Trainer options of `ltpl compact`: it validates, and leaves nothing behind
     "logger": False,
     "callbacks": [],
@@ -61,24 +68,6 @@ BARE = {  # Trainer options of `ltpl compact`: it validates, and leaves nothing 
     "strategy": "auto",
     "inference_mode": False,  # its batches are followed and exported afterwards
 }
-
-
-class _OneLine(ParserOfEither):
-    """A parser that answers a mistake with one line."""
-
-    command: str
-    given: list[str]
-
-    def error(self, message: str, ex: Exception | None = None) -> Any:
-        """Print what is wrong and what was probably meant; exit with code 2."""
-        parser = getattr(ex, "subcommand_parser", None) or self
-        prog = parser.prog.replace(" [options]", "")
-        if self.command and self.command not in prog.split():
-            prog = f"{prog} {self.command}"
-        line = naming(explained(message, parser), self.given)
-        if leads():
-            print(f"{prog}: error: {line}", file=sys.stderr)
-        self.exit(2)
 
 
 class LotteryCommands(CommandsOfEither):
@@ -96,11 +85,13 @@ class LotteryCommands(CommandsOfEither):
         given = kwargs.get("args")
         self._given = sys.argv[1:] if given is None else given
         self._experiment: Configured | None = None
+        self._program = [x for x in (type(self), *args, *kwargs.values()) if isinstance(x, type)]
+        self._trust: Trust | None = Trust.of(self._program, [given])
         parser = importlib.import_module(f"{self.package}.cli").LightningArgumentParser
         named = [x for x in self._given if x in self.subcommands()][:1]
         words = [x for x in self._given if isinstance(x, str)]
         command = {"command": "".join(named), "given": words}
-        kwargs.setdefault("parser_class", type("Parser", (_OneLine, parser), command))
+        kwargs.setdefault("parser_class", type("Parser", (OneLine, parser), command))
         kwargs.setdefault("save_config_kwargs", {"overwrite": True})
         kwargs["parser_kwargs"] = {
             "default_env": True,
@@ -118,7 +109,7 @@ class LotteryCommands(CommandsOfEither):
                 raise
             program = " ".join([self.parser.prog, *named])
             if leads():
-                print(f"{program}: error: {line}", file=sys.stderr)
+                print(f"{program}: error: {plain(line)}", file=sys.stderr)
             sys.exit(code)
 
     @classmethod
@@ -158,6 +149,7 @@ class LotteryCommands(CommandsOfEither):
             parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
             for name in vars(Plan(run="")):  # one config serves `fit` and `rounds`
                 parser.add_argument(f"--{name}", type=Any, default=SUPPRESS, help=SUPPRESS)
+            parser.add_argument("--trust", type=bool, default=SUPPRESS, help=TRUST)
             return parser
         self._subcommand_method_arguments[subcommand] = []
         parser = self.init_parser(**kwargs)
@@ -166,9 +158,11 @@ class LotteryCommands(CommandsOfEither):
         elif subcommand == "branch":
             parser.add_argument("run", help="Folder of the run.")
             parser.add_class_arguments(Branch)
+            parser.add_argument("--trust", type=bool, default=SUPPRESS, help=TRUST)
         elif subcommand == "compact":
             parser.add_argument("checkpoint", help="A checkpoint, or the folder of a round.")
             parser.add_class_arguments(Compact, skip={"checkpoint"})
+            parser.add_argument("--trust", type=bool, default=SUPPRESS, help=TRUST)
             for name in ("ckpt_path", "weights_only", *vars(Plan(run=""))):  # of `fit` and `rounds`
                 parser.add_argument(f"--{name}", type=Any, default=SUPPRESS, help=SUPPRESS)
         else:
@@ -199,13 +193,13 @@ class LotteryCommands(CommandsOfEither):
         if not isinstance(self._given, list):
             super().parse_arguments(parser, args)
             return
-        if (command := self._given[:1]) == ["branch"]:
-            given = self._with_options_of_the_run(self._given)
+        given, trusts = without_trust(self._given)
+        self._trust = None if trusts else Trust.of(self._program, named(given))
+        if (command := given[:1]) == ["branch"]:
+            given = with_options_of_the_run(given, self._trust)
         elif command == ["compact"]:
-            given = with_config_beside(with_classes(self._given))
-        else:
-            given = with_classes(self._given)
-        given = with_values(given)
+            given = with_config_beside(given, self._trust)
+        given = with_values(with_classes(given))
         if command and command[0] not in OWN:
             must_not_plan(given)
         try:
@@ -216,14 +210,18 @@ class LotteryCommands(CommandsOfEither):
         if isinstance(trainer, (str, int, float, list)):
             parser.error(f"trainer={trainer!r}: options of the Trainer are wanted.")
 
-    def _with_options_of_the_run(self, given: list[str]) -> list[str]:
-        folders = [x for x in given[1:] if isfile(Path(x) / "run.json")] or given[1:2]
-        if not folders or folders[0].startswith("-"):
-            return given
-        config = RunTree.existing(folders[0]).read()["config"]
-        of_plan = vars(Plan(run="")).keys()
-        options = {name: value for name, value in config.items() if name not in of_plan}
-        return ["branch", "--config", json.dumps(options), *given[1:]]
+    def _parse_ckpt_path(self) -> None:
+        """Let `fit` begin with the hyper-parameters of a checkpoint, which may name classes too."""
+        command = self.config.get("subcommand")
+        options = {} if command in (None, *OWN) else self.config[command]
+        if not (path := options.get("ckpt_path")):
+            return
+        if options.get("weights_only", True) is None:  # Lightning would run what a remote one says
+            options["weights_only"] = True
+        if found := hyper_parameters(path, options.get("weights_only", True)):
+            if self._trust is not None:
+                self._trust.must_allow(found, path)
+            super()._parse_ckpt_path()
 
     def _set_seed(self) -> None:
         if self.subcommand not in OWN:
@@ -275,7 +273,7 @@ class LotteryCommands(CommandsOfEither):
 
     def _status(self, options: Any) -> None:
         for run in options["runs"]:
-            print(status(run, options["verify"]))
+            print(plain(status(run, options["verify"])))
 
     def _report(self, options: Any) -> None:
         runs, out = options["runs"], options["out"]
@@ -289,7 +287,7 @@ class LotteryCommands(CommandsOfEither):
         super().instantiate_classes()
         compact = Compact(**{name: options[name] for name in Compact.__dataclass_fields__})
         built = Built(self.model, self.datamodule, self.trainer, self._slim, self.config_dump)
-        print(compact_checkpoint(built, compact))
+        print(plain(compact_checkpoint(built, compact)))
 
     def _configured(self) -> Configured:
         """Return what builds rounds from this command line."""

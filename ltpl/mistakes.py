@@ -6,12 +6,21 @@ import difflib
 import errno
 import inspect
 import re
+import sys
 import sysconfig
 import traceback
 from argparse import ArgumentError
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from ltpl.report.console import plain
+from ltpl.rounds.ranks import leads
+
+if TYPE_CHECKING:
+    from pytorch_lightning.cli import LightningArgumentParser as ParserOfEither
+else:
+    ParserOfEither = object
 
 PACKAGE = Path(__file__).parent
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)  # it takes no file
@@ -26,6 +35,24 @@ ASIDE = (  # what the parser tried besides
     "Problem with given class_path",
     "Not a valid subclass",
 )
+
+
+class OneLine(ParserOfEither):
+    """A parser that answers a mistake with one line."""
+
+    command: str
+    given: list[str]
+
+    def error(self, message: str, ex: Exception | None = None) -> Any:
+        """Print what is wrong and what was probably meant; exit with code 2."""
+        parser = getattr(ex, "subcommand_parser", None) or self
+        prog = parser.prog.replace(" [options]", "")
+        if self.command and self.command not in prog.split():
+            prog = f"{prog} {self.command}"
+        line = naming(explained(message, parser), self.given)
+        if leads():
+            print(f"{prog}: error: {plain(line)}", file=sys.stderr)
+        self.exit(2)
 
 
 def is_input(error: Exception) -> bool:
@@ -156,7 +183,7 @@ def _parameters(message: str, options: Iterable[str]) -> list[str]:
     paths = re.findall(r"class_path '?([\w.]+)", message)
     for path in paths:
         module, _, name = path.rpartition(".")
-        kind = getattr(__import__(module, fromlist=[name]), name, None) if module else None
+        kind = getattr(sys.modules.get(module), name, None)  # a file may have put it into the text
         if kind is not None:
             return list(inspect.signature(kind).parameters)
     return _last_parts(options)

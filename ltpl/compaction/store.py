@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ltpl.compaction.made import made
 from ltpl.compaction.rewrite import rebuild
 from ltpl.compaction.spec import Spec, spec_of
 from ltpl.masks.errors import checked
@@ -21,7 +22,17 @@ from ltpl.tickets.files import load_state, save_state
 
 FORMAT = "ltpl.compact/1"
 FILE = "compact.safetensors"
-KNOWN = ("ltpl", "torchvision", "torch_geometric")  # packages that a file may name
+NETWORKS = (  # classes of libraries that a file may name; PyG's Sequential writes code from texts
+    "ltpl.models",
+    "ltpl.modules",
+    "torch.nn",
+    "torchvision.models",
+    "torchvision.ops",
+    *(f"torch_geometric.nn.{room}" for room in ("aggr", "conv", "dense", "models", "norm", "pool")),
+)
+LIBRARIES = {"ltpl", "torch", "torchvision", "torch_geometric"}
+# how much larger than the file the network before may have been
+WIDER, SMALL, DEEPER, SHALLOW = 10_000, 10**8, 10, 1000
 
 
 @checked
@@ -72,7 +83,7 @@ def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
     spec, tensors = Spec.from_json(state["spec"]), state["tensors"]
     if model is None:
         with torch.random.fork_rng(devices=[]):
-            model = _made(spec.network, spec.arguments, path)
+            model = _made(spec.network, spec.arguments, path, tensors)
     new = [f"{p}.bias" for p in spec.biases] + [f"{p}.selected" for p in spec.selections]
     changed = [f"{p}.weight" for p in (*spec.biases, *spec.selections)]
     # code that is written anew drops what it does not use
@@ -113,7 +124,9 @@ def _tensors(model: nn.Module) -> dict[str, Tensor]:
     return {**named_parameters(model), **named_buffers(model)}
 
 
-def _made(name: str, arguments: dict[str, Any] | None, path: Path) -> nn.Module:
+def _made(
+    name: str, arguments: dict[str, Any] | None, path: Path, tensors: Mapping[str, Tensor]
+) -> nn.Module:
     """Return a new network of the class that a file names."""
     module, _, kind = name.partition(":")
     if arguments is None:
@@ -122,7 +135,7 @@ def _made(name: str, arguments: dict[str, Any] | None, path: Path) -> nn.Module:
             f"new {kind} of the original size, or save it with arguments=...."
         )
     found: Any = sys.modules.get(module)
-    if found is None and module.split(".")[0] in KNOWN:
+    if found is None and _within(module, NETWORKS):
         with contextlib.suppress(ImportError):
             found = importlib.import_module(module)
     for part in kind.split("."):
@@ -132,7 +145,17 @@ def _made(name: str, arguments: dict[str, Any] | None, path: Path) -> nn.Module:
             f"{path} holds a {kind} of {module}, which is not imported here: import it first, or "
             "give load(path, model=...) a new one of the original size."
         )
+    if found.__module__.partition(".")[0] in LIBRARIES and not _within(found.__module__, NETWORKS):
+        raise ValueError(
+            f"{path} holds a {kind} of {module}, which no file may name: give load(path, model=...)"
+            " a new one of the original size."
+        )
+    weights = WIDER * sum(tensor.numel() for tensor in tensors.values()) + SMALL
     try:
-        return found(**arguments)
+        return made(found, arguments, weights, DEEPER * len(tensors) + SHALLOW)
     except Exception as error:  # whatever the class makes of them
         raise ValueError(f"{path}: {kind} cannot be made with {arguments}: {error}.") from None
+
+
+def _within(module: str, names: Iterable[str]) -> bool:
+    return any(f"{module}.".startswith(f"{name}.") for name in names)

@@ -133,7 +133,13 @@ def mask_at(path: str | Path, model: nn.Module, amount: float, **options: Any) -
     Raises:
         ValueError: If the file is no checkpoint, or the model does not fit it.
     """
-    stored = torch.load(path, weights_only=True, map_location="cpu")
+    try:
+        stored = torch.load(path, weights_only=True, map_location="cpu")
+    except OSError:
+        raise
+    except Exception as error:  # whatever the reader says of a file that is something else
+        line = str(error).strip().split("\n")[0]
+        raise ValueError(f"{path} is no checkpoint that can be read safely: {line}") from None
     weights = stored.get("state_dict") if isinstance(stored, dict) else None
     if not isinstance(weights, dict):
         raise ValueError(f"{path} is no Lightning checkpoint: it has no 'state_dict'.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -205,7 +206,10 @@ class Mask(Mapping[str, Tensor]):
         """Rebuild the mask from `packed()` and the shapes."""
         keep = {}
         for name, shape in shapes.items():
-            flat = np.unpackbits(bits[name].numpy(), count=int(np.prod(shape, dtype=np.int64)))
+            count = math.prod(shape)
+            if not 0 <= count <= 8 * len(bits[name]):  # the rest would be made up, without end
+                raise ValueError(f"{name!r} has {len(bits[name])} bytes for a shape of {shape}.")
+            flat = np.unpackbits(bits[name].numpy(), count=count)
             keep[name] = torch.from_numpy(flat.view(np.bool_)).reshape(shape)
         return cls(keep)
 
@@ -248,11 +252,14 @@ class Mask(Mapping[str, Tensor]):
         changed = ValueError(f"{path} was changed after it was written: its digest differs.")
         if header.get("seal") != _seal(header):
             raise changed
-        shapes = json.loads(header["shapes"])
-        if bits.keys() != shapes.keys() or _digest(bits, shapes) != header["digest"]:
-            raise changed
-        mask = cls.unpacked(bits, shapes)
-        mask.metadata = json.loads(header["metadata"])
+        try:
+            shapes = json.loads(header["shapes"])
+            if bits.keys() != shapes.keys() or _digest(bits, shapes) != header["digest"]:
+                raise changed
+            mask = cls.unpacked(bits, shapes)
+            mask.metadata = json.loads(header["metadata"])
+        except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+            raise ValueError(f"{path} is not a mask: {error}.") from None
         return mask
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from ltpl.report.spread import Spread
 from ltpl.tickets.result import round_folder
 
 FILE = "metrics.csv"
+LARGEST = 1e15
 MOST_POINTS = 400  # more than that is wider than the figure has pixels for
 
 
@@ -78,22 +79,28 @@ def read(path: Path, kind: str) -> tuple[str, dict[int, float]]:
         return "", {}
     whole = text[: text.rfind("\n") + 1].replace("\0", "")
     lines = csv.reader(io.StringIO(whole))
-    header = next(lines, [])
+    header = next(_rows(lines), [])
     tag = validation_tag(header, kind)
     if "step" not in header or tag is None:
         return "", {}
     at, column = header.index("step"), header.index(tag)
     values = {}
-    for cells in lines:
+    for cells in _rows(lines):
         if len(cells) != len(header) or not cells[column]:
             continue
         try:
             step, value = int(float(cells[at])), float(cells[column])
         except (ValueError, OverflowError):
             continue
-        if math.isfinite(value):
+        if abs(value) <= LARGEST and 0 <= step <= LARGEST:  # beyond, nothing can be drawn
             values[step] = value
     return tag, values
+
+
+def _rows(lines: Iterator[list[str]]) -> Iterator[list[str]]:
+    """Yield rows until one cannot be read."""
+    with contextlib.suppress(csv.Error):
+        yield from lines
 
 
 def validation_tag(tags: Sequence[str], kind: str) -> str | None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ltpl.masks.files import whole_file
+from ltpl.report.console import plain
 from ltpl.report.figures import NAMES, pictures
 from ltpl.report.lines import read_runs
 from ltpl.report.page import page
@@ -40,13 +41,16 @@ def report(
     table = rows(runs)
     drawn = pictures(runs, table, rounds)
     folder = Path(folders[0], "report") if out is None else Path(out)
+    if out is None and folder.is_symlink():
+        raise ValueError(f"{folder} is a link: say where the page shall be, --out.")
     files: dict[str, bytes] = {}
     for picture in drawn:
         files[f"{picture.name}.png"] = picture.png
-        files[f"{picture.name}.svg"] = picture.svg.encode()
-    files["table.csv"] = as_csv(table).encode()
+        files[f"{picture.name}.svg"] = plain(picture.svg).encode()
+    files["table.csv"] = plain(as_csv(table)).encode()
     files["table.md"] = as_markdown(table).encode()
-    files["index.html"] = page(runs, table, drawn).encode()  # last: it is there when all is there
+    # last: it is there when all is there
+    files["index.html"] = plain(page(runs, table, drawn)).encode()
     for name, content in files.items():
         with whole_file(folder / name) as beside:
             beside.write_bytes(content)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ltpl.report.console import plain
 from ltpl.report.lines import Line, Run
 from ltpl.report.score import Score, choose
 from ltpl.report.spread import Spread
@@ -227,7 +228,7 @@ def as_text(table: Sequence[Row], paths: Sequence[str | Path] = ()) -> str:
         text += "  ".join(cells).rstrip() + "\n"
     if paths:
         text += "\n" + "".join(f"{path}\n" for path in paths)
-    return text
+    return plain(text)
 
 
 def _text(spread: Spread | None, decimals: int, sign: str = "") -> str:
@@ -255,6 +256,6 @@ def _plain(value: float | None) -> str:
 
 
 def _escape(cell: str) -> str:
-    for mark in "\\|<>&*_`":
+    for mark in "\\|<>&*_`[]":
         cell = cell.replace(mark, f"\\{mark}")
-    return " ".join(cell.split())
+    return plain(" ".join(cell.split()))

@@ -41,9 +41,13 @@ class MetricsFile(Logger):
     def _keep_before(self, step: int) -> None:
         with self.path.open(newline="") as file:
             reader = csv.DictReader(file)
-            self._columns = list(reader.fieldnames or self._columns)
-            whole = [row for row in reader if None not in row.values()]  # the last may be cut short
-        self._rows = [row for row in whole if row["step"].isdigit() and int(row["step"]) < step]
+            try:
+                self._columns = list(reader.fieldnames or self._columns)
+                # the last may be cut short
+                whole = [row for row in reader if None not in row and None not in row.values()]
+                self._rows = [r for r in whole if r["step"].isdecimal() and int(r["step"]) < step]
+            except (csv.Error, KeyError, ValueError) as error:
+                raise ValueError(f"{self.path} is no table of metrics: {error}.") from None
         for row in self._rows:
             row["step"] = int(row["step"])
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from ltpl.masks.errors import LARGEST_SEED, check_seed, check_types, checked, shown, unknown
 from ltpl.rounds.seeds import Seeds
+from ltpl.tickets.fields import MOST
 
 LEVELS = 7  # at 20 % a round 21.1 % of the weights are left, the paper's headline
-MOST = 10_000  # numbers in one range; more are a slip
 FREE = re.compile(  # options that no finished result depends on
     r"(run|levels|densities|seeds|quiet|report|save_every_n_steps|seed_everything)(\.|$)"
     r"|trainer\.(default_root_dir|enable_\w+|logger|profiler|num_sanity_val_steps)(\.|$)"
@@ -125,13 +125,12 @@ def numbers(text: str | int | list[int] | None, option: str) -> list[int]:
     """
     if text is None:
         return []
-    if isinstance(text, list):
-        text = ",".join(map(str, text))
+    text = ",".join(map(str, text)) if isinstance(text, list) else str(text)
     found: list[int] = []
-    for part in str(text).split(","):
+    for part in text.split(","):
         match = re.fullmatch(r"\s*(\d{1,10})\s*(?:-\s*(\d{1,10})\s*)?", part)
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
-        if not first <= last <= first + MOST or last > LARGEST_SEED:
+        if not first <= last < first + MOST - len(found) or last > LARGEST_SEED:
             raise ValueError(f"{option}={shown(text)}: write 3, 0-4 or 0,2,5.")
         found += range(first, last + 1)
     return sorted(set(found))

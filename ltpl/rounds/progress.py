@@ -16,6 +16,7 @@ from typing_extensions import override
 
 from ltpl.callbacks.namespace import Callback
 from ltpl.report import alarm
+from ltpl.report.console import plain
 from ltpl.rounds.ranks import leads
 from ltpl.tickets.result import Result
 
@@ -59,12 +60,12 @@ class Display(Callback):
 
     def line(self, text: str) -> None:
         """Print a line above the bars."""
-        self.console.print(text, markup=False)
+        self.console.print(plain(text), markup=False)
 
     def error(self, text: str) -> None:
         """Print a line to the standard error, unless nothing shall be shown."""
         if not self.quiet:
-            print(text, file=sys.stderr)
+            print(plain(text), file=sys.stderr)
 
     def starts(self, seed: int, level: int, density: float, step: int) -> None:
         """Say which round begins, and whether it goes on from a checkpoint."""

@@ -15,6 +15,7 @@ import ltpl
 from ltpl.masks.files import whole_file
 from ltpl.rounds.alone import alone
 from ltpl.rounds.plan import changed
+from ltpl.rounds.record import must_be_sound, must_stay_inside
 from ltpl.tickets.files import is_whole, must_be_whole
 from ltpl.tickets.result import FILE, Result, results, round_folder, seeds_and_rounds
 
@@ -37,11 +38,13 @@ class RunTree:
     Args:
         path: Its folder.
         record: Name of the file that makes the folder a run or a branch.
+        root: The run that a branch belongs to; nothing is written outside of it.
     """
 
-    def __init__(self, path: str | Path, record: str = "run.json"):
+    def __init__(self, path: str | Path, record: str = "run.json", root: Path | None = None):
         self.path = Path(path)
         self.record = self.path / record
+        self.root = root or self.path
 
     @classmethod
     def existing(cls, path: str | Path) -> RunTree:
@@ -58,7 +61,7 @@ class RunTree:
 
     def branch(self, name: str) -> RunTree:
         """Return a branch, there or not."""
-        return RunTree(self.path / "branches" / name, "branch.json")
+        return RunTree(self.path / "branches" / name, "branch.json", self.path)
 
     def round(self, seed: int, level: int) -> Path:
         """Return the folder of a round."""
@@ -81,10 +84,14 @@ class RunTree:
         """
         try:
             content: Any = json.loads(self.record.read_text())
-        except ValueError:
+        except (ValueError, RecursionError):
             content = None
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise ValueError(f"{self.record} was not written by ltpl: move it away, or the run.")
+        try:
+            must_be_sound(content)
+        except ValueError as error:
+            raise ValueError(f"{self.record} was not written by ltpl: {error}.") from None
         found: dict[str, Any] = content
         return found
 
@@ -99,6 +106,8 @@ class RunTree:
             ValueError: If the folder holds something else, or finished results depend on an option
                 that changed.
         """
+        if self.record.is_file() or self.root != self.path:
+            must_stay_inside(self.root)
         if self.record.is_file():
             old = self.read()
             if differ := changed(old["config"], config):

@@ -94,4 +94,7 @@ class EdgeTicket:
         """
         file = Path(path, EDGES) if Path(path).is_dir() else Path(path)
         state = load_state(file, KIND)
-        return cls(Edges.of(state["edge_index"]), state["keep"], state["made_by"])
+        try:
+            return cls(Edges.of(state["edge_index"]), state["keep"], state["made_by"])
+        except (TypeError, KeyError, AttributeError, ValueError) as error:
+            raise ValueError(f"{file} is no {KIND}: {error}.") from None

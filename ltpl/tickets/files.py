@@ -73,10 +73,13 @@ def load_state(path: str | Path, kind: str) -> Any:
     header, tensors = read_tensors(path, kind)
     if header.get("format") != kind:
         raise ValueError(f"{path} is no {kind}: its format is {header.get('format')!r}.")
-    tree = header.get("tree", "")
-    if _digest(tree, tensors) != header.get("digest"):
-        raise ValueError(f"{path} was changed after it was written: its digest differs.")
-    return _unflatten(json.loads(tree), tensors)
+    try:
+        whole = _digest(header["tree"], tensors) == header["digest"]
+        if whole:
+            return _unflatten(json.loads(header["tree"]), tensors)
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path} is no {kind}: {type(error).__name__} in its header.") from None
+    raise ValueError(f"{path} was changed after it was written: its digest differs.")
 
 
 def must_be_whole(path: str | Path, digest: str) -> None:

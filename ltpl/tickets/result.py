@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ltpl.masks.files import whole_file
+from ltpl.tickets.fields import must_be_sound
 
 FORMAT = "ltpl.result/2"
 UNSEALED = "ltpl.result/1"  # of earlier versions: without a digest
@@ -95,16 +96,20 @@ class Result:
         try:
             content = json.loads(Path(path).read_text())
             found, digest = content.get("format"), content.pop("digest", None)
-        except (ValueError, AttributeError, TypeError):
+        except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
             raise ValueError(f"{path} is no result of a round.") from None
         if found not in (FORMAT, UNSEALED):
             raise ValueError(f"{path} is no result of a round: its format is {found!r}.")
         if found == FORMAT and digest != _digest(content):
             raise ValueError(f"{path} was changed after it was written: its digest differs.")
         for derived in ("format", "density", "density_all"):
-            content.pop(derived)
-        content["layers"] = [tuple(layer) for layer in content["layers"]]
-        return cls(**content)
+            content.pop(derived, None)
+        try:
+            must_be_sound(content)
+            content["layers"] = [tuple(layer) for layer in content["layers"]]
+            return cls(**content)
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path} is no result of a round: {error}.") from None
 
 
 def _digest(content: dict[str, Any]) -> str:
@@ -140,6 +145,6 @@ def seeds_and_rounds(folder: str | Path) -> list[tuple[int, int, Path]]:
     for path in Path(folder).glob("seed_*/round_*"):
         level = _LEVEL.fullmatch(path.name)
         seed = path.parent.name.removeprefix("seed_")
-        if level and seed.isdigit():
+        if level and seed.isdecimal():
             found.append((int(seed), int(level[1]), path))
     return sorted(found)

@@ -88,7 +88,14 @@ class Snapshot:
     @checked
     def load(cls, path: str | Path) -> Snapshot:
         """Read a snapshot; a file that is missing, cut short or changed is refused."""
-        return cls(**load_state(path, FORMAT))
+        try:
+            found = cls(**load_state(path, FORMAT))
+            tensors: list[Any] = [*found.weights.values(), *found.buffers.values()]
+        except (TypeError, AttributeError):
+            tensors = [None]
+        if not all(isinstance(tensor, Tensor) for tensor in tensors):
+            raise ValueError(f"{path} is no {FORMAT}: it holds something else.")
+        return found
 
     @torch.no_grad()
     def restore_weights_(self, model: nn.Module) -> None:

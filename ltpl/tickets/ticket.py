@@ -56,7 +56,13 @@ class Ticket:
         """
         mask = Mask.load(Path(folder, MASK))
         start = Snapshot.load(Path(folder, START))
-        return cls(mask, start, json.loads(mask.metadata.get("made_by", "{}")))
+        try:
+            made_by = json.loads(mask.metadata.get("made_by", "{}"))
+        except (ValueError, TypeError, AttributeError, RecursionError):
+            made_by = None
+        if not isinstance(made_by, dict):
+            raise ValueError(f"{Path(folder, MASK)} does not say how its ticket was made.")
+        return cls(mask, start, made_by)
 
     @classmethod
     def is_whole(cls, folder: str | Path) -> bool:

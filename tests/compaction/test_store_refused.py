@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -59,6 +60,41 @@ def test_only_networks_are_made(named: str, tmp_path: Path) -> None:
         ltpl.load(path)
 
 
+# torch-geometric compiles a TorchScript function when it is imported
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:FutureWarning")
+def test_no_code_is_written_from_the_arguments_of_a_file(tmp_path: Path) -> None:
+    """PyG's Sequential pastes its arguments into code, which it runs."""
+    Sequential = pytest.importorskip("torch_geometric.nn").Sequential
+    mark = tmp_path / "mark"
+    code = f"__import__('pathlib').Path({str(mark)!r}).touch()"
+    arguments = {"input_args": f"x: {code}", "modules": []}
+    with contextlib.suppress(Exception):
+        Sequential(**arguments)
+    assert mark.exists()
+    mark.unlink()
+    path = stored(tmp_path, network="torch_geometric.nn:Sequential", arguments=arguments)
+    with pytest.raises(ValueError, match="which no file may name"):
+        ltpl.load(path)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    ("network", "arguments"),
+    [
+        ("torch.nn:Linear", {"in_features": 10**9, "out_features": 10**6}),
+        ("ltpl.models:MLP", {"hidden": [10**8, 10**8]}),
+        ("ltpl.models:ResNet", {"depth": 10**9 * 6 + 2}),
+        ("small_model:Small", {"width": 10**9}),
+    ],
+)
+def test_a_network_without_end_is_not_made(
+    network: str, arguments: dict[str, Any], tmp_path: Path
+) -> None:
+    path = stored(tmp_path, network=network, arguments=arguments)
+    with pytest.raises(ValueError, match=r"cannot be made with .* it would have more than"):
+        ltpl.load(path)
+
+
 def test_nothing_is_imported_for_a_file(tmp_path: Path) -> None:
     (tmp_path / "trap.py").write_text("raise SystemExit('it ran')")
     path = stored(tmp_path, network="trap:Small")
@@ -77,6 +113,8 @@ except ValueError:
     [
         ({"arguments": {"width": "six"}}, "Small cannot be made with"),
         ({"arguments": {"depth": 6}}, "Small cannot be made with"),
+        ({"biases": ["../../head"]}, "does not fit Small"),
+        ({"selections": {"../x": [0]}}, "does not fit Small"),
         ({"biases": ["nowhere"]}, "does not fit Small"),
         ({"selections": {"nowhere": [0]}}, "does not fit Small"),
         ({"more": 1}, "does not say how a network was compacted"),
