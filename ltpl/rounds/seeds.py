@@ -179,8 +179,8 @@ class _Seeded(DataLoader[Any]):
         samplers: list[Any] = [self.sampler, getattr(self.batch_sampler, "sampler", None)]
         for sampler in samplers:
             wrapped: Any = getattr(getattr(sampler, "dataset", None), "_sampler", None)
-            if type(sampler) is DistributedSampler:  # all together draw what one process would
-                sampler.seed = of_epoch - sampler.epoch
+            if type(sampler) in (DistributedSampler, _Together):
+                sampler.__class__, sampler.of_epoch = _Together, of_epoch
             elif isinstance(sampler, DistributedSampler) and hasattr(wrapped, "generator"):
                 sampler.shuffle = False
                 wrapped.generator = torch.Generator().manual_seed(of_epoch)
@@ -189,3 +189,14 @@ class _Seeded(DataLoader[Any]):
                     sampler.seed = of_run
             elif hasattr(sampler, "generator"):
                 sampler.generator = torch.Generator().manual_seed(of_epoch)
+
+
+class _Together(DistributedSampler[Any]):
+    """What the sampler of several processes turns into: together they draw what one would."""
+
+    of_epoch: int
+
+    @override
+    def __iter__(self) -> Iterator[Any]:
+        self.seed = self.of_epoch - self.epoch  # only now: Lightning sets the epoch late
+        return super().__iter__()
