@@ -115,6 +115,8 @@ def check_folder_name(option: str, name: str) -> str:
 def shown(value: object, most: int = 80) -> str:
     """Return a value as it is written, in one line that is not too long."""
     line = " ".join(repr(value).split())
+    if line.startswith("<"):  # an object with no words of its own
+        return type(value).__name__
     return line if len(line) <= most else f"{line[: most - 3]}..."
 
 

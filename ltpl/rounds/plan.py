@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -139,11 +141,13 @@ def numbers(text: str | int | list[int] | None, option: str) -> list[int]:
 def changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Return the options that differ and that finished results depend on, as `name: old -> new`.
 
-    Densities and amounts may be continued, not changed.
+    Densities and amounts may be continued, not changed. An option that an earlier version did not
+    have yet is no change where it has its default.
     """
     before, after = flat(old), flat(new)
     names = sorted(before.keys() | after.keys())
     differ = [n for n in names if before.get(n) != after.get(n) and not FREE.match(n)]
+    differ = [n for n in differ if n in before or not _is_default(n, after)]
     amounts = [n for n in differ if n.endswith(("amount", "amounts"))]
     was, now = before.get, after.get
     grown = [n for n in amounts if _several(was(n)) and _continued(was(n), now(n))]
@@ -151,6 +155,15 @@ def changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     if not _continued(before.get("densities"), after.get("densities")):
         kept.append("densities")
     return [f"{name}: {before.get(name)!r} -> {after.get(name)!r}" for name in kept]
+
+
+def _is_default(name: str, options: Mapping[str, Any]) -> bool:
+    """Whether an option has the value that its class, or the plan, gives it by itself."""
+    owner, _, option = name.rpartition(".init_args.")
+    module, _, kind = str(options.get(f"{owner}.class_path")).rpartition(".")
+    found = getattr(sys.modules.get(module), kind, None) if owner else Plan
+    parameters = inspect.signature(found).parameters if isinstance(found, type) else {}
+    return option in parameters and parameters[option].default == options[name]
 
 
 def _several(amount: Any) -> bool:

@@ -169,7 +169,7 @@ def test_two_processes_do_not_work_on_one_replicate(tmp_path: Path) -> None:
         ),
     ):
         find(tmp_path / "run", levels=1, trainer=ONE)
-    with run.tree.at_work(1):
+    with run.tree.at_work([1]):
         find(tmp_path / "run", levels=1, trainer=ONE)
 
 
@@ -199,8 +199,8 @@ def test_there_is_no_rewinding_beyond_the_end_of_training(tmp_path: Path, at: st
         ({"save_every_n_steps": 0}, "save_every_n_steps=0: give 1 or more"),
         ({"test_at": "early_stopp"}, "test_at.*did you mean 'early_stop'"),
         ({"prune": PruneAtEpoch(epochs=[1])}, r"prune\.epochs=\[1\]: rounds prune when a round"),
-        ({"prune": RewindToEpoch()}, "prune=RewindToEpoch: rounds need a PruneAtEpoch"),
-        ({"rewind": PruneAtEpoch()}, "rewind=PruneAtEpoch: rounds need a RewindToEpoch"),
+        ({"prune": RewindToEpoch()}, "prune=RewindToEpoch: PruneAtEpoch"),
+        ({"rewind": PruneAtEpoch()}, "rewind=PruneAtEpoch: RewindToEpoch"),
         ({"make_model": dict}, "make_model returned a dict; a LightningModule is needed"),
     ],
 )
