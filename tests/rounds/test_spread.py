@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,38 +14,11 @@ from typing import Any
 
 import pytest
 from small import bits
+from starting import PROJECT, command, ended, started, wait_for
 
 from ltpl.masks.mask import Mask
 from ltpl.rounds.find import Run
 from ltpl.tickets.snapshot import Snapshot
-
-PROJECT = Path(__file__).with_name("spread.py")
-GLOBAL = 12  # samples of a batch, in all processes together
-ROUNDS = ["--levels=2", "--trainer.max_epochs=3", "--trainer.accelerator=cpu", "--report=false"]
-IN_TWO = ["--trainer.strategy=ddp", "--trainer.devices=2"]
-
-
-def command(run: Path, processes: int, *options: str) -> list[str]:
-    several = ["--trainer.strategy=ddp", f"--trainer.devices={processes}"] if processes > 1 else []
-    batch = f"--data.batch_size={GLOBAL // processes}"
-    return [str(PROJECT), "rounds", f"--run={run}", *ROUNDS, batch, *several, *options]
-
-
-def started(arguments: Sequence[str], **environment: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, *arguments],
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def ended(process: subprocess.Popen[str], code: int = 0) -> str:
-    out, err = process.communicate(timeout=240)
-    assert process.returncode == code, err
-    assert "Traceback" not in err
-    return out + err
 
 
 def masks(run: Path) -> list[Mask]:
@@ -139,18 +111,6 @@ def test_a_job_of_slurm_is_requeued_and_goes_on(tmp_path: Path, alone: Path) -> 
     said = "".join(ended(task) for task in slurm(2, command(run, 2)))
     assert "seed 0 round 1/2: goes on from step" in said
     assert same_as(run, alone)
-
-
-def wait_for(run: Path, file: str, processes: Sequence[subprocess.Popen[str]]) -> None:
-    """Wait until a round has begun to train."""
-    for _ in range(2400):
-        if (run / file).is_file():
-            time.sleep(0.5)
-            return
-        codes = [process.poll() for process in processes]
-        assert codes == [None] * len(codes), [p.communicate()[1] for p in processes]
-        time.sleep(0.05)
-    raise AssertionError(f"{file} did not come")
 
 
 def children(process: subprocess.Popen[str]) -> list[int]:
