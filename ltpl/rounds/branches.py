@@ -113,7 +113,9 @@ def run_branch(experiment: Experiment, branch: Branch, run: str | Path) -> RunTr
     plan = Plan(run=str(run), **{k: v for k, v in options.items() if k in of_plan})
     with lightning_whispers():
         seed = plan.replicates()[0]
-        start_together(experiment.build(plan.seeds_of(seed).init, main.path, [], []).trainer)
+        parts = experiment.build(plan.seeds_of(seed).init, main.path, [], [])
+        start_together(parts.trainer, parts.module)
+        del parts
     if is_dry(experiment):
         with passing_folder() as folder:
             nothing = replace(branch, report=False)

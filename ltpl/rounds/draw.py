@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
 import warnings
 from collections.abc import Callable
@@ -78,13 +79,23 @@ def _must_end_later(parts: Parts) -> None:
 def prepare(parts: Parts) -> None:
     """Build what a module builds late, in `configure_model`, and give lazy layers their sizes.
 
-    Lightning may call `configure_model` again.
+    Lightning may call `configure_model` again; where that shards, it alone calls it.
 
     Raises:
-        ValueError: If there are lazy layers, and the module optimises by itself.
+        ValueError: If there are lazy layers, and the module optimises by itself, or no weights
+            before there is a device mesh.
     """
-    module = parts.module
-    module.configure_model()
+    module, strategy = parts.module, type(parts.trainer.strategy)
+    if not hasattr(strategy, "device_mesh"):
+        module.configure_model()
+    elif not list(module.parameters()):
+        raise ValueError(
+            f"{type(module).__name__} has no weights before configure_model: with "
+            f"{strategy.__name__}, rounds need the network in __init__, and configure_model only "
+            "to shard it."
+        )
+    else:  # validation, fit and test of a round call it, and nothing is sharded twice
+        module.configure_model = functools.cache(module.configure_model)
     if lazy(module):
         if not module.automatic_optimization:
             raise ValueError(

@@ -35,13 +35,14 @@ def rank() -> int:
     return torch.distributed.get_rank() if several() else 0
 
 
-def start_together(trainer: Any) -> None:
+def start_together(trainer: Any, module: Any) -> None:
     """Start the other processes, where the strategy has any, and connect to them.
 
     From then on they run the same command, and every Trainer to come uses this connection.
 
     Args:
         trainer: One like those to come.
+        module: What it would train.
 
     Raises:
         ValueError: If the strategy trains where nothing it leaves can be seen.
@@ -58,9 +59,13 @@ def start_together(trainer: Any) -> None:
             f"trainer.strategy={type(strategy).__name__} with save_distributed_checkpoint: a round "
             "goes on from a checkpoint in one file. Set save_distributed_checkpoint=false."
         )
-    if launcher is None or trainer.world_size == 1 or several():
+    if trainer.world_size == 1 or several():
         return
-    launcher.launch(lambda: watch(getattr(launcher, "procs", [])))
+    if launcher is None:  # processes that were started already may go without
+        watch([])
+    else:
+        launcher.launch(lambda: watch(getattr(launcher, "procs", [])))
+    strategy.connect(module)
     strategy.setup_environment()
 
 

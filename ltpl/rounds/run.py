@@ -40,7 +40,7 @@ def run_rounds(experiment: Experiment, plan: Plan, seeds: list[int]) -> RunTree:
         parts = experiment.build(plan.seeds_of(seeds[0]).init, Path(plan.run), [], [])
         check(parts, plan, depth)
         controls = _controls(parts)
-        start_together(parts.trainer)
+        start_together(parts.trainer, parts.module)
         del parts  # which may be large
     if not is_dry(experiment):
         return _run_rounds(experiment, plan, seeds, controls)

@@ -109,7 +109,8 @@ class RunTree:
         if self.record.is_file() or self.root != self.path:
             must_stay_inside(self.root)
         if self.record.is_file():
-            old = self.read()
+            with self.at_work(more.get("seeds", ())):
+                old = self.read()
             if differ := changed(old["config"], config):
                 self._must_not_depend(differ)
             more = {k: _grown(old.get(k), v) for k, v in more.items()}

@@ -41,6 +41,7 @@ from ltpl.tickets.files import stored_digest
 
 EPOCHS = 12
 EX_LOST = 3  # a process ended because another was gone
+LEFT = 3.0  # seconds that a process may outlive another
 MOST = 300.0  # seconds that any of this may take
 
 
@@ -188,7 +189,8 @@ def finished(
         if seconds is not None and passed > seconds:
             for child in set(victims) - codes.keys():
                 os.kill(child, signal.SIGKILL)
-            seconds = None
+            # what starts processes ends those that are left, as torchrun does
+            victims, seconds = children, None if victims == children else seconds + LEFT
         if passed > MOST:
             raise RuntimeError("a process hangs")
         for child in set(children) - codes.keys():

@@ -10,6 +10,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -21,11 +22,16 @@ PAUSE = float(os.environ.get("PAUSE", "0"))  # seconds a step, to be hit in time
 class Net(pl.LightningModule):
     """In double precision, so that sums over processes round to the same masks."""
 
-    def __init__(self, dropout: float = 0.0, nan_from: int = -1) -> None:
+    def __init__(self, dropout: float = 0.0, nan_from: int = -1, sharded: bool = False) -> None:
         super().__init__()
         self.nan_from = nan_from
+        self.sharded = sharded
         hidden = [nn.Linear(8, 24), nn.ReLU(), nn.Dropout(dropout)]
         self.net = nn.Sequential(*hidden, nn.Linear(24, 3)).double()
+
+    def configure_model(self) -> None:
+        if self.sharded:
+            fully_shard(self.net, mesh=self.device_mesh["data_parallel"])
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         time.sleep(PAUSE)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from small import bits
-from starting import PROJECT, command, ended, started, wait_for
+from starting import GLOBAL, PROJECT, command, ended, started, wait_for
 
 from ltpl.masks.mask import Mask
 from ltpl.rounds.find import Run
@@ -75,6 +75,23 @@ def test_three_processes_of_torchrun_find_the_masks_of_one(tmp_path: Path, alone
     torchrun = ["-m", "torch.distributed.run", "--nproc-per-node=3", "--standalone", "--"]
     ended(started([*torchrun, *command(tmp_path / "run", 3)]))
     assert same_as(tmp_path / "run", alone)
+
+
+def test_sharded_rounds_find_the_masks_of_one_process(tmp_path: Path, alone: Path) -> None:
+    run, strategy = tmp_path / "run", "--trainer.strategy.init_args"
+    fsdp2 = [
+        "--trainer.devices=2",
+        "--trainer.strategy.class_path=ModelParallelStrategy",
+        f"{strategy}.data_parallel_size=2",
+        f"{strategy}.tensor_parallel_size=1",
+    ]
+    batch = f"--data.batch_size={GLOBAL // 2}"
+    sharded = [*command(run, 1, "--model.sharded=true"), batch, *fsdp2]
+    said = ended(started(sharded), 2)
+    assert "Set save_distributed_checkpoint=false" in said
+    assert not run.exists()
+    ended(started([*sharded, f"{strategy}.save_distributed_checkpoint=false"]))
+    assert same_as(run, alone)
 
 
 def slurm(processes: int, arguments: Sequence[str], **more: str) -> list[subprocess.Popen[str]]:
