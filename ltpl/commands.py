@@ -100,6 +100,8 @@ class LotteryCommands(CommandsOfEither):
         }
         try:
             super().__init__(*args, **kwargs)
+        except KeyboardInterrupt:
+            sys.exit(130)
         except Exception as error:
             if is_input(error):
                 line, code = naming(explained(str(error), self.parser), words), 2
@@ -107,9 +109,10 @@ class LotteryCommands(CommandsOfEither):
                 line, code = told(error), 1
             else:
                 raise
-            program = " ".join([self.parser.prog, *named])
             if leads():
-                print(f"{program}: error: {plain(line)}", file=sys.stderr)
+                print(
+                    f"{' '.join([self.parser.prog, *named])}: error: {plain(line)}", file=sys.stderr
+                )
             sys.exit(code)
 
     @classmethod

@@ -58,7 +58,8 @@ class Loop:
             Astray: If a replicate went astray; the others are finished then.
         """
         seeds = sorted({seed for seed, _ in self.rounds})
-        with ExitStack() as held, Stop(leads()).listening() as stop:
+        stop = Stop(leads())
+        with ExitStack() as held:
             from_leader(lambda: held.enter_context(self.tree.at_work(seeds)))
             told = from_leader(lambda: [*self._damaged()])
             done = from_leader(lambda: {(r.seed, r.round) for r in self.tree.results()})
@@ -74,6 +75,7 @@ class Loop:
                 display.live(),
                 lightning_whispers(),
                 leaving(display, stop, self.experiment.again),
+                stop.listening(),
             ):
                 astray = self._run(todo, display, stop)
                 self._summarise()

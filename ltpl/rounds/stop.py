@@ -51,15 +51,15 @@ class Stop:
             self.requeue = signal.SIGUSR1
 
     @contextmanager
-    def listening(self) -> Iterator[Stop]:
+    def listening(self) -> Iterator[None]:
         """Hear signals while the block runs."""
         if threading.current_thread() is not threading.main_thread():
-            yield self
+            yield
             return
         before = {number: signal.getsignal(number) for number in self._numbers()}
         self.take()
         try:
-            yield self
+            yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
