@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+from os.path import isfile  # a name too long for a file is none
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def with_config_beside(given: list[str], trust: Trust | None) -> list[str]:
 
 def with_options_of_the_run(given: list[str], trust: Trust | None) -> list[str]:
     """Let `ltpl branch DIR` begin with the options of its run."""
-    folders = [x for x in given[1:] if (Path(x) / "run.json").is_file()] or given[1:2]
+    folders = [x for x in given[1:] if isfile(Path(x) / "run.json")] or given[1:2]
     if not folders or folders[0].startswith("-"):
         return given
     run = RunTree.existing(folders[0])

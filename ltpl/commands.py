@@ -110,9 +110,8 @@ class LotteryCommands(CommandsOfEither):
             else:
                 raise
             if leads():
-                print(
-                    f"{' '.join([self.parser.prog, *named])}: error: {plain(line)}", file=sys.stderr
-                )
+                program = " ".join([self.parser.prog, *named])
+                print(f"{program}: error: {plain(line)}", file=sys.stderr)
             sys.exit(code)
 
     @classmethod

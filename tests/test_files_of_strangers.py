@@ -27,6 +27,7 @@ from ltpl.tickets import Snapshot
 from ltpl.tickets.edges import EdgeTicket
 from ltpl.tickets.files import save_state
 from ltpl.tickets.result import Result
+from ltpl.tickets.result import _digest as digest_of_result
 from ltpl.tickets.ticket import Ticket
 from ltpl.tickets.weights import load_weights_
 
@@ -148,8 +149,14 @@ def result(run: Path, **changes: Any) -> Path:
     path = run / "seed_0" / "round_00" / "result.json"
     sound = Result(0, 0, 3, 4, 5, [("fc.weight", 3, 4)], test={"loss": 0.5}, val_acc=0.5)
     sound.save(path)
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    seal(path, {**json.loads(path.read_text()), **changes})
     return path
+
+
+def seal(path: Path, content: dict[str, Any]) -> None:
+    """Write a result with the digest that a stranger can compute too."""
+    content = {name: value for name, value in content.items() if name != "digest"}
+    path.write_text(json.dumps({**content, "digest": digest_of_result(content)}))
 
 
 def said(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -323,7 +330,7 @@ def hostile(folder: Path) -> Path:
         (branch / "branch.json").write_text(json.dumps(kind))
         there = branch / "seed_0" / "round_00" / "result.json"
         there.parent.mkdir(parents=True)
-        there.write_text(json.dumps({**json.loads(path.read_text()), "branch": name}))
+        seal(there, {**json.loads(path.read_text()), "branch": name})
     return run
 
 

@@ -196,9 +196,10 @@ def look_up(
         if not module:
             raise unknown(noun, given, registry)
         try:
-            found = Criterion(given, getattr(importlib.import_module(module), attribute))
+            score = getattr(importlib.import_module(module), attribute)
         except (ImportError, AttributeError, TypeError) as error:
             raise ValueError(f"{noun}={given!r} cannot be imported: {error}.") from None
+        found = Criterion(given, score if callable(score) else type)  # told below
     try:
         needs = found.needs
     except (TypeError, ValueError):

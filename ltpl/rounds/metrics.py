@@ -133,7 +133,7 @@ def events(package: str, folder: Path, from_step: int) -> Any:
     if leads():
         _make_way(folder, bool(from_step))
     logger = importlib.import_module(f"{package}.loggers").TensorBoardLogger
-    kind = type("TensorBoardLogger", (_Events, logger), {})
+    kind = type("Events", (_Events, logger), {})
     purge = {"purge_step": from_step} if from_step else {}
     seed, level = folder.parent, folder.name
     return kind(seed.parent, name=seed.name, version=level, default_hp_metric=False, **purge)

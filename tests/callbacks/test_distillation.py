@@ -427,7 +427,7 @@ def test_a_mistake_is_one_clear_line(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"temperature": 0.0}, "temperature=0.0: above 0 is wanted"),
+        ({"temperature": 0.0}, "temperature=0.0: above 0, at most 1e9 is wanted"),
         ({"alpha": 1.5}, "alpha=1.5: from 0 to 1"),
         ({"alpha": {}}, "alpha={}"),
         ({"alpha": {0: 0.5, 5: -1}}, "alpha={0: 0.5, 5: -1}: from 0 to 1"),

@@ -91,7 +91,7 @@ def test_a_network_without_end_is_not_made(
     network: str, arguments: dict[str, Any], tmp_path: Path
 ) -> None:
     path = stored(tmp_path, network=network, arguments=arguments)
-    with pytest.raises(ValueError, match=r"cannot be made with .* it would have more than"):
+    with pytest.raises(ValueError, match=r"cannot be made with .*(it would have more than|6n)"):
         ltpl.load(path)
 
 
@@ -157,7 +157,7 @@ def test_a_process_killed_while_saving_leaves_the_old_file(tmp_path: Path) -> No
     before = path.read_bytes()
     code = f"""
 import os, small_model
-import ltpl.tickets.files as files
+import ltpl.masks.files as files
 write = files.save_file
 def dies(tensors, beside, **more):
     write(tensors, beside, **more)
