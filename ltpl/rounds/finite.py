@@ -87,7 +87,8 @@ class Finite:
     def look(self) -> Diverged | None:
         """Return what went wrong with the losses until now."""
         noted, self._noted = self._noted, []
-        values = torch.stack([loss.float() for _, loss in noted]).tolist() if noted else []
+        losses = [loss.float() for _, loss in noted]
+        values = torch.stack(losses).tolist() if len(losses) > 1 else [float(x) for x in losses]
         for (step, _), value in zip(noted, values, strict=True):
             if math.isfinite(value):
                 self.last, self._first_bad, self._in_a_row = (step, value), None, 0
