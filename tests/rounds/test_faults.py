@@ -32,7 +32,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_a_signal_ends_training_after_the_step_with_a_checkpoint(
     tmp_path: Path, whole: Path, number: signal.Signals
 ) -> None:
@@ -46,11 +48,11 @@ def test_a_signal_ends_training_after_the_step_with_a_checkpoint(
     checkpoint = torch.load(run / "seed_0/round_01/checkpoints/last.ckpt", weights_only=True)
     step = int(checkpoint["global_step"])
     assert f"{number.name}: step {step} is in the checkpoint" in said
-    if number == signal.SIGTERM:
-        assert f"seed 0 round 1/2: goes on from step {step}" in ended(started(command(run, 1)))
-        assert bits(run) == bits(whole)
+    assert f"seed 0 round 1/2: goes on from step {step}" in ended(started(command(run, 1)))
+    assert bits(run) == bits(whole)
 
 
+@pytest.mark.slow
 def test_a_second_interrupt_ends_at_once(tmp_path: Path) -> None:
     run = tmp_path / "run"
     process = started(command(run, 1), PAUSE="20")

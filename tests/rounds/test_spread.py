@@ -80,6 +80,7 @@ def test_sharded_rounds_find_the_masks_of_one_process(tmp_path: Path, alone: Pat
     assert same_as(run, alone)
 
 
+@pytest.mark.slow
 def test_a_branch_trains_its_rewinding_point_in_all_processes(
     in_two: tuple[Path, str], alone: Path
 ) -> None:

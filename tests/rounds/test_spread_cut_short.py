@@ -79,27 +79,27 @@ def is_alive(pid: int) -> bool:
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds processes in /proc")
+@pytest.mark.parametrize("kill_leader", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_when_one_process_is_killed_all_end_and_the_same_command_goes_on(
-    tmp_path: Path, whole: Path
+    tmp_path: Path, whole: Path, kill_leader: bool
 ) -> None:
     run = tmp_path / "run"
-    for level, kill_leader in ((0, False), (1, True)):
-        leader = started(command(run, 2, *OPTIONS), PAUSE="0.15")
-        wait_for(run, f"seed_0/round_0{level}/checkpoints/last.ckpt", [leader])
-        other = next(pid for pid in children(leader) if "rounds" in _command_line(pid))
-        if kill_leader:
-            leader.kill()
-            said = leader.communicate(timeout=60)[1]
-            assert f"The process that leads (PID {leader.pid}) is gone" in said
-        else:
-            os.kill(other, signal.SIGKILL)
-            said = ended(leader, 1)
-            assert f"Process 1 of 2 (PID {other}) was killed by SIGKILL, so all end" in said
-        assert said.count("the same command goes on from the last checkpoint") == 1
-        deadline = time.monotonic() + 30
-        while is_alive(other) and time.monotonic() < deadline:
-            time.sleep(0.1)
-        assert not is_alive(other)
+    leader = started(command(run, 2, *OPTIONS), PAUSE="0.15")
+    wait_for(run, "seed_0/round_01/checkpoints/last.ckpt", [leader])
+    other = next(pid for pid in children(leader) if "rounds" in _command_line(pid))
+    if kill_leader:
+        leader.kill()
+        said = leader.communicate(timeout=60)[1]
+        assert f"The process that leads (PID {leader.pid}) is gone" in said
+    else:
+        os.kill(other, signal.SIGKILL)
+        said = ended(leader, 1)
+        assert f"Process 1 of 2 (PID {other}) was killed by SIGKILL, so all end" in said
+    assert said.count("the same command goes on from the last checkpoint") == 1
+    deadline = time.monotonic() + 30
+    while is_alive(other) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not is_alive(other)
     said = ended(started(command(run, 2, *OPTIONS)))
     assert "seed 0 round 1/2: goes on from step" in said
     assert bits(run) == bits(whole)
@@ -119,6 +119,7 @@ def test_a_signal_to_one_process_stops_all_at_one_step(tmp_path: Path) -> None:
     assert said.count(f"is in the checkpoint. To go on: python {PROJECT} rounds --run={run}") == 1
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_nan_in_one_process_ends_the_replicate_in_all(tmp_path: Path) -> None:
     run = tmp_path / "run"
     said = ended(started(command(run, 2, "--model.nan_from=7", "--seeds=0,1")), 1)
@@ -127,6 +128,7 @@ def test_a_loss_that_is_nan_in_one_process_ends_the_replicate_in_all(tmp_path: P
         assert json.loads((run / f"seed_{seed}/round_00/diverged.json").read_text())["step"] == 8
 
 
+@pytest.mark.slow
 def test_a_mistake_is_told_once(tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()
