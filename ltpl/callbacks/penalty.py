@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ltpl.masks.shards import whole
+from ltpl.masks.shards import local, whole
 
 SMALL = 1e-2
 
@@ -54,8 +54,8 @@ class L1Penalty:
         moved = [p for group in optimizer.param_groups for p in self.stepped_by(group)]
         if not moved:
             return
-        gradients = [p.grad for p in moved if p.grad is not None]
-        signs = torch._foreach_sign(tuple(moved))
+        gradients = [local(p.grad) for p in moved if p.grad is not None]
+        signs = torch._foreach_sign(tuple(map(local, moved)))
         if scaler is None:
             torch._foreach_add_(gradients, signs, alpha=self.strength)
             return
@@ -72,7 +72,7 @@ class L1Penalty:
         """
         skipped = getattr(optimizer, "found_inf", None)
         for group in optimizer.param_groups:
-            for parameter in self.stepped_by(group):
+            for parameter in map(local, self.stepped_by(group)):
                 reach = group["lr"] * self.strength
                 if skipped is not None:
                     reach = reach * (1 - skipped.to(parameter.device))
