@@ -10,6 +10,7 @@ import torch
 import yaml
 from torch import nn
 
+from ltpl.masks.errors import told_by_torch
 from ltpl.masks.mask import Mask
 from ltpl.masks.select import named_parameters
 from ltpl.tickets.snapshot import Snapshot
@@ -44,7 +45,7 @@ def _options(file: Path) -> dict[str, Any]:
     try:
         config = yaml.safe_load(file.read_text("utf-8"))
     except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
-        raise ValueError(f"{file} cannot be read: {_line(error)}") from None
+        raise ValueError(f"{file} cannot be read: {told_by_torch(error)}") from None
     if not isinstance(config, dict):
         raise ValueError(f"{file} holds a {type(config).__name__}; options are needed.")
     return config
@@ -85,13 +86,9 @@ def _read(path: Path, device: str = "cpu") -> dict[str, Any]:
         content["state_dict"].items()
     except Exception as error:  # whatever the reader says of a file that is something else
         raise ValueError(
-            f"{path} is no checkpoint that can be read safely: {_line(error)}"
+            f"{path} is no checkpoint that can be read safely: {told_by_torch(error)}"
         ) from None
     return content
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).split("\n")[0]
 
 
 def restore(module: nn.Module, path: Path) -> tuple[Mask | None, list[str]]:
@@ -121,7 +118,7 @@ def restore(module: nn.Module, path: Path) -> tuple[Mask | None, list[str]]:
                 for name, kept in Mask.unpacked(state["mask"], state["shapes"]).items():
                     keep[name] = keep[name] & kept if name in keep else kept
     except (AttributeError, KeyError, TypeError, RuntimeError) as error:
-        raise ValueError(f"{path} holds a broken mask: {_line(error)}") from None
+        raise ValueError(f"{path} holds a broken mask: {told_by_torch(error)}") from None
     snapshots = [s["snapshot"] for s in states if isinstance(s.get("snapshot"), str)]
     return Mask(keep) if keep else None, snapshots
 

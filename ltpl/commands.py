@@ -93,11 +93,8 @@ class LotteryCommands(CommandsOfEither):
         command = {"command": "".join(named), "given": words}
         kwargs.setdefault("parser_class", type("Parser", (OneLine, parser), command))
         kwargs.setdefault("save_config_kwargs", {"overwrite": True})
-        kwargs["parser_kwargs"] = {
-            "default_env": True,
-            "env_prefix": "LTPL",
-            **kwargs.get("parser_kwargs", {}),
-        }
+        from_environment = {"default_env": True, "env_prefix": "LTPL"}
+        kwargs["parser_kwargs"] = {**from_environment, **kwargs.get("parser_kwargs", {})}
         try:
             super().__init__(*args, **kwargs)
         except KeyboardInterrupt:
@@ -110,8 +107,8 @@ class LotteryCommands(CommandsOfEither):
             else:
                 raise
             if leads():
-                program = " ".join([self.parser.prog, *named])
-                print(f"{program}: error: {plain(line)}", file=sys.stderr)
+                line = f"{' '.join([self.parser.prog, *named])}: error: {plain(line)}"
+                print(line, file=sys.stderr)
             sys.exit(code)
 
     @classmethod

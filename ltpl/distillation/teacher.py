@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ltpl.distillation.capture import Call, Capture, versions
+from ltpl.masks.errors import told_by_torch
 from ltpl.tickets.files import stored_format
 from ltpl.tickets.lineage import Lineage
 from ltpl.tickets.result import FILE, round_folder, seeds_and_rounds
@@ -53,7 +54,15 @@ class Teacher:
             self.network.eval()
         before = versions(call.args, call.kwargs)
         with torch.no_grad(), self._capture.listening() as calls:
-            self.network(*call.args, **call.kwargs)
+            try:
+                self.network(*call.args, **call.kwargs)
+            except RuntimeError as error:
+                if "shape" not in str(error) and "size" not in str(error):
+                    raise
+                raise ValueError(
+                    f"teacher: {type(self.network).__name__} does not take what the student is "
+                    f"given: {told_by_torch(error)}"
+                ) from error
         if versions(call.args, call.kwargs) != before:
             raise ValueError(
                 "teacher: it changes its input in place, which the student needs; build it with "
@@ -126,7 +135,10 @@ def taught(network: nn.Module | None, alike: nn.Module, weights: Path, path: str
 
         return frozen(load(compacted, model=network))
     network = alike if network is None else network
-    load_weights_(network, weights, f"{path}." if path else "")
+    try:
+        load_weights_(network, weights, f"{path}." if path else "")
+    except ValueError as error:
+        raise ValueError(f"teacher: {error}") from None
     return frozen(network)
 
 

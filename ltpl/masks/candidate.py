@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ltpl.masks.channel_scores import channel_scores, tells_apart
 from ltpl.masks.channels import channel_mask
 from ltpl.masks.channels import channels as kept_channels
-from ltpl.masks.errors import unknown
+from ltpl.masks.errors import told_by_torch, unknown
 from ltpl.masks.mask import Mask
 from ltpl.masks.norms import check_kinds, scaled_norms
 from ltpl.masks.prune import prune
@@ -138,7 +138,7 @@ def mask_at(path: str | Path, model: nn.Module, amount: float, **options: Any) -
     except OSError:
         raise
     except Exception as error:  # whatever the reader says of a file that is something else
-        line = str(error).strip().split("\n")[0]
+        line = told_by_torch(error)
         raise ValueError(f"{path} is no checkpoint that can be read safely: {line}") from None
     weights = stored.get("state_dict") if isinstance(stored, dict) else None
     if not isinstance(weights, dict):

@@ -112,6 +112,12 @@ def check_folder_name(option: str, name: str) -> str:
     return name
 
 
+def told_by_torch(error: Exception) -> str:
+    """Return the first line of what torch says of a file, without its advice to trust the file."""
+    line = str(error).strip().split("\n")[0] or type(error).__name__
+    return "it holds more than tensors" if "weights_only" in line else line
+
+
 def shown(value: object, most: int = 80) -> str:
     """Return a value as it is written, in one line that is not too long."""
     line = " ".join(repr(value).split())

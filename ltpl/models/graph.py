@@ -10,7 +10,7 @@ from torch.nn.functional import elu
 
 from ltpl.models.initialise import initialiser
 from ltpl.models.network import Network
-from ltpl.models.options import below_one, whole
+from ltpl.models.options import below_one, instance, whole
 
 
 def layers_of_pyg() -> Any:
@@ -223,6 +223,7 @@ class GIN(GraphNetwork):
         init: str = "default",
     ):
         super().__init__(inputs, hidden, outputs, layers, dropout, init)
+        instance("train_eps", train_eps, bool, "true or false")
         kind = layers_of_pyg().Isomorphism
         widths = [inputs, *[hidden] * (layers - 1)]
         body = [kind(width, hidden, hidden, train_eps, last=False) for width in widths[:-1]]

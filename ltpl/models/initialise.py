@@ -49,7 +49,7 @@ def scale(gamma: float | str) -> Draw:
     Raises:
         ValueError: If it is neither.
     """
-    if gamma == "uniform":
+    if isinstance(gamma, str) and gamma == "uniform":
         return nn.init.uniform_
     start = above_zero("gamma", gamma, "a number above 0 or 'uniform'")  # type: ignore[arg-type]
     return lambda weight: nn.init.constant_(weight, start)

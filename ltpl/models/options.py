@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
 LARGEST = 10**8  # of widths; more overflow the sizes of tensors
+LARGEST_NUMBER = 1e30  # more overflow float32 when they are multiplied
 Choice = TypeVar("Choice", str, int)
 
 
@@ -82,8 +82,9 @@ def above_zero(option: str, given: float, wanted: str = "a number above 0") -> f
         ValueError: If it is no number, not above 0, or not finite.
     """
     number = isinstance(given, (int, float)) and not isinstance(given, bool)
-    if not number or not 0 < given < math.inf:
-        raise ValueError(f"{option}={shown(given)}: {wanted} is wanted.")
+    if not number or not 0 < given <= LARGEST_NUMBER:
+        most = ", at most 1e30," if number and given > LARGEST_NUMBER else ""
+        raise ValueError(f"{option}={shown(given)}: {wanted}{most} is wanted.")
     return given
 
 

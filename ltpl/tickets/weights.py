@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from ltpl.masks.errors import shown
+from ltpl.masks.errors import shown, told_by_torch
 from ltpl.tickets.snapshot import Snapshot
 from ltpl.tickets.ticket import FINAL
 
@@ -82,7 +82,7 @@ def _read(path: Path) -> Mapping[str, Tensor]:
         weights = content.get("state_dict", content)
         return {name: tensor for name, tensor in weights.items() if isinstance(tensor, Tensor)}
     except Exception as error:  # whatever the reader says of a file that is something else
-        line = str(error).strip().split("\n")[0]
+        line = told_by_torch(error)
         raise ValueError(f"{file} is no checkpoint that can be read safely: {line}") from None
 
 
