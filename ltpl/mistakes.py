@@ -124,14 +124,17 @@ def explained(message: str, parser: Any) -> str:
 
 
 def naming(line: str, given: Iterable[str]) -> str:
-    """Return a line with the names of the options given, if it names none of them.
+    """Return a line with the names of the options given, if it names none of them or their values.
 
     Args:
         line: What is wrong.
         given: The arguments.
     """
-    options = [word.partition("=")[0] for word in given if word.startswith("--")]
-    if not options or any(name.lstrip("-").rpartition(".")[2] in line for name in options):
+    words = list(given)
+    options = [word.partition("=")[0] for word in words if word.startswith("--")]
+    names = [name.lstrip("-").rpartition(".")[2] for name in options]
+    names += [path for word in words if "/" in (path := word.partition("=")[2] or word)]
+    if not options or any(name in line for name in names):
         return line
     return f"{line} (given were {', '.join(dict.fromkeys(options))})"
 

@@ -45,6 +45,9 @@ def whole_file(path: str | Path) -> Iterator[Path]:
             os.fsync(written.fileno())
         beside.chmod(0o666 & ~_umask())
         beside.replace(path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk does not say whose it is
+        raise
     finally:
         beside.unlink(missing_ok=True)
 

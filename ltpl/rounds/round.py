@@ -62,6 +62,7 @@ class Round:
         from_step = self.checkpoint[1] if self.checkpoint else 0
         self._epochs = EpochSeeds(seeds.order, seeds.augmentation)
         self._start = TicketStart()
+        self._display = display
         self._measure = Measure(keep_best=plan.test_at == "early_stop")
         self._living = Living()
         last = folder / "checkpoints" / "last.ckpt"
@@ -95,6 +96,8 @@ class Round:
     def ticket(self, drawn: Callable[[Parts], Ticket]) -> Ticket:
         """Start from this round's ticket: the one that is there, or one that is drawn now."""
         if not from_leader(lambda: Ticket.is_whole(self.folder)):
+            if (self.folder / MASK).exists():
+                self._display.line(f"The ticket in {self.folder} is damaged and drawn again.")
             ticket = drawn(self.parts)
             if leads():
                 ticket.save(self.folder)

@@ -184,7 +184,7 @@ def test_no_bit_of_a_checkpoint_can_change_unnoticed(tmp_path: Path) -> None:
 
 
 def test_a_damaged_ticket_of_an_unfinished_round_is_drawn_again(
-    tmp_path: Path, whole: Path
+    tmp_path: Path, whole: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, watch = tmp_path / "run", Watch()
     watch.interrupt("seed_0/round_01", 0, 1)
@@ -192,6 +192,7 @@ def test_a_damaged_ticket_of_an_unfinished_round_is_drawn_again(
         again(run, watch)
     flip(run / "seed_0/round_01/snapshot.safetensors")
     again(run, watch)
+    assert "round_01 is damaged and drawn again" in capsys.readouterr().out
     assert bits(run) == bits(whole)
 
 
