@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import errno
 import inspect
+import itertools
 import re
 import sys
 import sysconfig
@@ -124,19 +125,22 @@ def explained(message: str, parser: Any) -> str:
 
 
 def naming(line: str, given: Iterable[str]) -> str:
-    """Return a line with the names of the options given, if it names none of them or their values.
+    """Return a line with the names of the options given, if it names none of them.
 
     Args:
-        line: What is wrong.
+        line: What is wrong. If it names a path that was given, that option alone is meant.
         given: The arguments.
     """
-    words = list(given)
-    options = [word.partition("=")[0] for word in words if word.startswith("--")]
-    names = [name.lstrip("-").rpartition(".")[2] for name in options]
-    names += [path for word in words if "/" in (path := word.partition("=")[2] or word)]
-    if not options or any(name in line for name in names):
+    words = [*given, ""]
+    values = {
+        word.partition("=")[0]: word.partition("=")[2] or after
+        for word, after in itertools.pairwise(words)
+        if word.startswith("--")
+    }
+    if not values or any(name.lstrip("-").rpartition(".")[2] in line for name in values):
         return line
-    return f"{line} (given were {', '.join(dict.fromkeys(options))})"
+    meant = [name for name, value in values.items() if "/" in value and value in line]
+    return f"{line} (given were {', '.join(meant or values)})"
 
 
 def _told(pattern: str, match: re.Match[str], message: str) -> str:
