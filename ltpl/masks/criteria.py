@@ -199,14 +199,13 @@ def look_up(
             score = getattr(importlib.import_module(module), attribute)
         except (ImportError, AttributeError, TypeError) as error:
             raise ValueError(f"{noun}={given!r} cannot be imported: {error}.") from None
-        found = Criterion(given, score if callable(score) else type)  # told below
+        if not callable(score):
+            raise _unreadable(noun, given, own)
+        found = Criterion(given, score)
     try:
         needs = found.needs
     except (TypeError, ValueError):
-        raise ValueError(
-            f"{noun}={found.name!r} is no Python function whose arguments can be read; wrap it: "
-            f"def mine({own[0]}): return ..."
-        ) from None
+        raise _unreadable(noun, found.name, own) from None
     allowed = network if "model" in needs else own
     if not needs or any(name not in allowed for name in needs):
         raise ValueError(
@@ -214,3 +213,10 @@ def look_up(
             f"{list(network)}."
         )
     return found
+
+
+def _unreadable(noun: str, name: str, own: Sequence[str]) -> ValueError:
+    return ValueError(
+        f"{noun}={name!r} is no Python function whose arguments can be read; wrap it: "
+        f"def mine({own[0]}): return ..."
+    )
