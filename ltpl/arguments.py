@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from os.path import isfile  # a name too long for a file is none
+from os.path import isdir, isfile  # a name too long for a file is none
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +91,7 @@ def named(given: list[str]) -> list[Any]:
 
 def with_values(given: list[str]) -> list[str]:
     """Let switches stand alone: `--quiet` for `--quiet true`."""
-    alone = [after[:1] in ("", "-") for after in [*given[1:], ""]]
+    alone = [after[:1] in ("", "-") or isdir(after) for after in [*given[1:], ""]]
     return [
         f"{x}=true" if x in SWITCHES and last else x for x, last in zip(given, alone, strict=True)
     ]
