@@ -260,7 +260,9 @@ def test_channels_and_classes_are_whole_numbers(name: str, option: str, given: o
 def test_wrong_scales_are_told(name: str, given: object) -> None:
     with pytest.raises(ValueError, match="gamma") as raised:
         build(name, gamma=given)
-    assert str(raised.value) == f"gamma={given!r}: a number above 0 or 'uniform' is wanted."
+    most = ", at most 1e30," if given == math.inf else ""
+    message = f"gamma={given!r}: a number above 0 or 'uniform'{most} is wanted."
+    assert str(raised.value) == message
 
 
 @pytest.mark.parametrize("kind", [VGG, ResNet, PreResNet])
@@ -268,7 +270,8 @@ def test_wrong_scales_are_told(name: str, given: object) -> None:
 def test_a_wrong_width_is_told(kind: Callable[..., nn.Module], given: object) -> None:
     with pytest.raises(ValueError, match="width") as raised:
         kind(width=given)
-    assert str(raised.value) == f"width={given!r}: a number above 0 is wanted."
+    most = ", at most 1e30," if given == math.inf else ""
+    assert str(raised.value) == f"width={given!r}: a number above 0{most} is wanted."
 
 
 @pytest.mark.parametrize("kind", [VGG, ResNet, PreResNet])
