@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import yaml
 
 from ltpl.callbacks.masking import tell
-from ltpl.callbacks.position import go_to
+from ltpl.callbacks.position import go_to, position
 from ltpl.callbacks.rewinding import RewindToEpoch
 from ltpl.masks.files import whole_file
 from ltpl.masks.mask import Mask
@@ -147,6 +148,8 @@ class Round:
         parts, measure = self.parts, self._measure
         trainer, module, data = parts.trainer, parts.module, parts.data
         steps = int(trainer.global_step)
+        made_by = dict(made_by)
+        pruned = made_by.pop("pruned", {})
         if measure.loss is not None and measure.end_step != steps:
             measure.end = _flat(trainer.validate(module, data, verbose=False))
         mask = parts.pruner.mask
@@ -169,6 +172,7 @@ class Round:
             live_paths=living.paths,
             dead=list(living.dead),
             start=measure.start,
+            pruned=pruned,
             early_stop=measure.early_stop,
             early_stop_step=measure.early_stop_step,
             end=measure.end,
@@ -176,7 +180,10 @@ class Round:
             test=test,
             val_acc=accuracy(measure.early_stop if at_best else measure.end, self.plan.accuracy),
             test_acc=accuracy(test, self.plan.accuracy),
+            start_acc=accuracy(measure.start, self.plan.accuracy),
+            pruned_acc=accuracy(pruned, self.plan.accuracy),
             seconds=measure.seconds,
+            epochs=self._epochs_trained(),
             made_by={**made_by, "mask_digest": mask.digest},
             branch=self.lineage.branch,
             files={f.name: stored_digest(f) or "" for f in self.folder.glob("*.safetensors")},
@@ -188,6 +195,14 @@ class Round:
                 checkpoint.unlink()
         wait_for_all()
         return result
+
+    def _epochs_trained(self) -> float | None:
+        """Return how many epochs this round has trained, without those before its ticket."""
+        ticket, trainer = self._start.ticket, self.parts.trainer
+        before = ticket.start.position.get("all_batches", 0) if ticket else 0
+        length = trainer.num_training_batches
+        trained = position(trainer)["all_batches"] - before
+        return trained / length if 0 < length < math.inf else None
 
 
 def _flat(found: Any) -> dict[str, float]:

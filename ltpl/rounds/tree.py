@@ -29,6 +29,10 @@ COLUMNS = (
     "test_acc",
     "early_stop_step",
     "seconds",
+    "density_all",
+    "start_acc",
+    "pruned_acc",
+    "epochs",
 )
 
 
@@ -193,9 +197,15 @@ class RunTree:
             writer = csv.writer(file)
             writer.writerow(COLUMNS)
             for r in self.results():
-                accuracies = ("" if a is None else f"{a:.6g}" for a in (r.val_acc, r.test_acc))
-                shown = (r.seed, r.round, f"{r.density:.6g}", r.kept, *accuracies)
-                writer.writerow((*shown, r.early_stop_step, f"{r.seconds:.2f}"))
+                shown = (r.seed, r.round, f"{r.density:.6g}", r.kept)
+                trained = (r.early_stop_step, f"{r.seconds:.2f}", f"{r.density_all:.6g}")
+                judged = map(_number, (r.val_acc, r.test_acc))
+                more = map(_number, (r.start_acc, r.pruned_acc, r.epochs))
+                writer.writerow((*shown, *judged, *trained, *more))
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.6g}"
 
 
 def _grown(old: Any, new: Any) -> Any:

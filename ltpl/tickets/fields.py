@@ -56,11 +56,13 @@ FITS: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("seed", "kept", "total", "parameters", "steps"), _whole),
     "round": lambda value: _whole(value, MOST),
     **dict.fromkeys(("live_inputs", "inputs", "early_stop_step"), _or_none(_whole)),
-    **dict.fromkeys(("val_acc", "test_acc"), _or_none(_number)),
+    **dict.fromkeys(
+        ("val_acc", "test_acc", "start_acc", "pruned_acc", "epochs"), _or_none(_number)
+    ),
     # deep networks have more paths than any other number here
     "live_paths": _or_none(lambda value: type(value) is float or _whole(value)),
     "seconds": lambda value: _number(value) and 0 <= value <= 1e12,
-    **dict.fromkeys(("start", "early_stop", "end", "test"), _metrics),
+    **dict.fromkeys(("start", "pruned", "early_stop", "end", "test"), _metrics),
     "layers": _layers,
     "dead": _names,
     "made_by": lambda value: isinstance(value, dict),

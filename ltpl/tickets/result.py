@@ -33,6 +33,7 @@ class Result:
         live_paths: Paths of kept weights from an input to an output.
         dead: Pruned parameters through whose kept weights no path runs.
         start: Validation metrics of the ticket before training.
+        pruned: Validation metrics of the mask over the trained weights that it was drawn from.
         early_stop: Validation metrics where the validation loss was lowest.
         early_stop_step: That step.
         end: Validation metrics when training ended.
@@ -40,7 +41,10 @@ class Result:
         test: Test metrics, measured once.
         val_acc: Validation accuracy that the summary shows, where there is one.
         test_acc: Test accuracy, where there is one.
+        start_acc: The accuracy in `start`.
+        pruned_acc: The accuracy in `pruned`.
         seconds: Training time, interruptions left out.
+        epochs: Epochs that this round has trained; None if an epoch has no end.
         made_by: Policy, seeds and digests: what would make it again.
         branch: Name of the branch; None in the main line.
         files: Digests of what the round has left, by file name.
@@ -57,6 +61,7 @@ class Result:
     live_paths: float | None = None
     dead: list[str] = field(default_factory=list)
     start: dict[str, float] = field(default_factory=dict)
+    pruned: dict[str, float] = field(default_factory=dict)
     early_stop: dict[str, float] = field(default_factory=dict)
     early_stop_step: int | None = None
     end: dict[str, float] = field(default_factory=dict)
@@ -64,7 +69,10 @@ class Result:
     test: dict[str, float] = field(default_factory=dict)
     val_acc: float | None = None
     test_acc: float | None = None
+    start_acc: float | None = None
+    pruned_acc: float | None = None
     seconds: float = 0.0
+    epochs: float | None = None
     made_by: dict[str, Any] = field(default_factory=dict)
     branch: str | None = None
     files: dict[str, str] = field(default_factory=dict)

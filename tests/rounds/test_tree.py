@@ -60,6 +60,7 @@ def test_the_summary_has_a_row_for_each_round(run: Run) -> None:
     with (run.path / "summary.csv").open(newline="") as file:
         header, *rows = csv.reader(file)
     said = "seed,round,density,weights_left,val_acc,test_acc,early_stop_step,seconds"
+    said += ",density_all,start_acc,pruned_acc,epochs"
     assert ",".join(header) == ",".join(COLUMNS) == said
     assert [(int(r[0]), int(r[1]), int(r[3])) for r in rows] == [
         (seed, level, kept) for seed in (0, 2) for level, kept in enumerate((90, 45, 23))
