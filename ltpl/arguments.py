@@ -11,7 +11,7 @@ from typing import Any
 
 from ltpl.checkpoint import config_beside
 from ltpl.compacted import Compact
-from ltpl.rounds.branches import Branch
+from ltpl.rounds.branch import Branch
 from ltpl.rounds.plan import Plan
 from ltpl.rounds.tree import RunTree
 from ltpl.trust import Trust

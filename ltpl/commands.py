@@ -22,16 +22,18 @@ from ltpl.arguments import (
 )
 from ltpl.checkpoint import hyper_parameters
 from ltpl.compacted import Built, Compact, compact_checkpoint
+from ltpl.following import commands, rehearse
 from ltpl.mistakes import OneLine, explained, is_input, is_of_the_disk, naming, told
 from ltpl.report import report
 from ltpl.report.console import plain
-from ltpl.rounds.branches import Branch, run_branch
+from ltpl.rounds.branch import Branch
+from ltpl.rounds.branches import run_branch
 from ltpl.rounds.configured import Configured
 from ltpl.rounds.finite import Astray
 from ltpl.rounds.pace import brisk
 from ltpl.rounds.plan import Plan, numbers
 from ltpl.rounds.ranks import leads
-from ltpl.rounds.run import run_rounds
+from ltpl.rounds.run import is_dry, run_rounds
 from ltpl.rounds.status import status
 from ltpl.trust import Trust
 
@@ -80,10 +82,13 @@ class LotteryCommands(CommandsOfEither):
     """
 
     package: str
+    _typed: list[str]
 
     def __init__(self, *args: Any, **kwargs: Any):
         given = kwargs.get("args")
         self._given = sys.argv[1:] if given is None else given
+        vars(self).setdefault("_typed", self._given)  # what goes on, where one command runs others
+        self._made_with = args, dict(kwargs)
         self._experiment: Configured | None = None
         self._program = [x for x in (type(self), *args, *kwargs.values()) if isinstance(x, type)]
         self._trust: Trust | None = Trust.of(self._program, [given])
@@ -130,6 +135,7 @@ class LotteryCommands(CommandsOfEither):
         named = [name for name in self.subcommands() if name in self._given]
         trainer: Any = self.trainer_class
         trainer = trainer if isinstance(trainer, type) else get_type_hints(trainer)["return"]
+        self._kind_of_trainer = trainer
         asked = named or ({"-c", "--config"} & set(self._given) and list(self.subcommands()))
         for name in self.subcommands():
             description = OWN.get(name) or getattr(trainer, name).__doc__.split("\n")[0]
@@ -264,7 +270,21 @@ class LotteryCommands(CommandsOfEither):
 
     def _rounds(self, options: Any) -> None:
         plan = Plan(**{name: options[name] for name in vars(Plan(run=""))})
-        run_rounds(self._configured(), plan, plan.replicates(options.get("seed_everything")))
+        experiment = self._configured()
+        if plan.branches:
+            parser = self._prepare_subcommand_parser(self._kind_of_trainer, "branch")
+            rehearse(parser.parse_args, experiment.config, plan)
+        run_rounds(experiment, plan, plan.replicates(options.get("seed_everything")))
+        if not is_dry(experiment):
+            for command in commands(plan):
+                self._follow(command)
+
+    def _follow(self, command: list[str]) -> None:
+        """Run another command over the same classes; what is typed to go on stays the same."""
+        args, kwargs = self._made_with
+        other = object.__new__(type(self))
+        other._typed = self._typed
+        LotteryCommands.__init__(other, *args, **{**kwargs, "args": [*command, "--trust"]})
 
     def _branch(self, options: Any) -> None:
         branch = Branch(**{name: options[name] for name in vars(Branch(name="x"))})

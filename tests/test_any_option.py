@@ -29,7 +29,7 @@ import ltpl.tickets
 from ltpl.masks import Mask, Schedule, prune
 from ltpl.masks.edges import Edges
 from ltpl.masks.threshold import Scores
-from ltpl.rounds.branches import Branch
+from ltpl.rounds.branch import Branch
 from ltpl.rounds.plan import Plan, numbers
 from ltpl.tickets.ticket import Ticket
 

@@ -166,9 +166,8 @@ class RewindToEpoch(Sizing):
         }[self.policy](trainer, pl_module, mask)
         for masker in maskers(trainer):
             masker.enforce(trainer, pl_module)
-        entry = f"after {trainer.current_epoch} epochs, {self.policy.value}: {back}"
-        self.history.append(entry)
-        rank_zero_info(f"RewindToEpoch: {entry}")
+        self.history.append(f"after {trainer.current_epoch} epochs, {self.policy.value}: {back}")
+        rank_zero_info(f"RewindToEpoch: {self.history[-1]}")
 
     def on_compact(self, trainer: Any, pl_module: Any, found: Any, place: Any) -> None:
         """Let the snapshot lose what the network has lost."""
@@ -186,7 +185,7 @@ class RewindToEpoch(Sizing):
             position(trainer),
         )
         try:
-            self.snapshot_path = store(trainer, snapshot, "snapshot.safetensors", self.dirpath)
+            self.snapshot_path = self._store(trainer, snapshot)
         except TypeError as error:
             raise ValueError(
                 f"RewindToEpoch cannot store this fit: {error} A schedule whose state is numbers "
@@ -195,13 +194,16 @@ class RewindToEpoch(Sizing):
         if self.step.is_start and self.policy is Policy.rewind:
             _warn_of_deep_network(trainer, pl_module)
 
+    def _store(self, trainer: Any, snapshot: Snapshot) -> str:
+        return store(trainer, snapshot, "snapshot.safetensors", self.dirpath)
+
     @property
     def _goes_back(self) -> bool:
         return self.policy in (Policy.rewind, Policy.lr_rewind, Policy.reinit)
 
     def _is_due(self, trainer: Any) -> bool:
-        start = 0 if self.step.epoch is None else self._epoch_began_at
-        beyond = trainer.global_step - start - self.step.iteration
+        began = 0 if self.step.epoch is None else self._epoch_began_at
+        beyond = trainer.global_step - began - self.step.iteration
         in_epoch = self.step.epoch in (None, trainer.current_epoch)
         # several optimisers advance the step by more than one a batch
         return bool(in_epoch and 0 <= beyond < max(1, len(trainer.optimizers)))
@@ -270,10 +272,10 @@ def _set_kept(model: Any, snapshot: Snapshot, mask: Mask, kept: str, seed: int) 
 
 
 def _set_pruned(model: Any, snapshot: Snapshot, mask: Mask) -> None:
-    parameters = named_parameters(model)
     for name, keep in mask.items():
-        now = whole(parameters[name].detach()).cpu()
-        write_(parameters[name], now.where(keep.cpu(), snapshot.weights[name]))
+        weight = named_parameters(model)[name]
+        now = whole(weight.detach()).cpu()
+        write_(weight, now.where(keep.cpu(), snapshot.weights[name]))
 
 
 def hold_learning_rate(trainer: Any) -> None:

@@ -2,97 +2,22 @@
 
 from __future__ import annotations
 
-import copy
-import difflib
-import fnmatch
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lightning_utilities.core.rank_zero import rank_zero_warn
-
-from ltpl.callbacks.rewinding import Policy
-from ltpl.masks.errors import check_folder_name, check_types, unknown
-from ltpl.masks.mask import Mask
-from ltpl.masks.select import named_parameters, output_weights
-from ltpl.masks.shuffled import shuffled, shuffled_globally
-from ltpl.rounds.draw import next_mask, next_start
-from ltpl.rounds.experiment import Experiment, Parts
+from ltpl.masks.errors import unknown
+from ltpl.rounds.branch import KNOBS, OWN_MASKS, WITH_DENSE, Branch
+from ltpl.rounds.draw import check
+from ltpl.rounds.draw_branch import Source
+from ltpl.rounds.experiment import Experiment
 from ltpl.rounds.leaving import lightning_whispers
 from ltpl.rounds.loop import Loop
 from ltpl.rounds.plan import Plan, numbers
 from ltpl.rounds.ranks import from_leader, start_together
-from ltpl.rounds.rewinding_point import Lines, rewinding_point
-from ltpl.rounds.run import fresh, is_dry, passing_folder
-from ltpl.rounds.seeds import mixed
-from ltpl.rounds.stop import Stop
-from ltpl.rounds.tree import RunTree
-from ltpl.tickets.snapshot import Snapshot
-from ltpl.tickets.ticket import FINAL, MASK, Ticket
-
-KINDS = {
-    "retrain": "the same tickets, with whatever options are changed",
-    "rewind": "the same masks, back to the rewinding point",
-    "lr_rewind": "the same masks on the trained weights, with the schedule of the rewinding point",
-    "finetune": "the same masks on the trained weights, at the last learning rate",
-    "reinit": "the same masks over new initial weights",
-    "random_mask": "as many weights, chosen at random",
-    "shuffled_mask": "the masks, shuffled inside each layer",
-    "one_shot": "the dense network pruned at once to each density",
-    "mask_transfer": "the masks on other data, over its own initial weights",
-    "ticket_transfer": "masks and starting weights on other data, with a new head",
-}
-"""What a branch can be."""
-KNOBS = {"random_mask": ("counts",), "mask_transfer": ("head",), "ticket_transfer": ("head",)}
-
-
-@dataclass(frozen=True)
-class Branch:
-    """Controls and variants over finished rounds of a run.
-
-    Args:
-        name: Name of the branch, and its kind where it is the name of one.
-        kind: `retrain`, `rewind`, `lr_rewind`, `finetune`, `reinit`, `random_mask`,
-            `shuffled_mask`, `one_shot`, `mask_transfer` or `ticket_transfer`.
-        levels: Which rounds: `5`, `3-7` or `1,3,7`; all that are finished, without the dense one,
-            if not given.
-        seeds: Which replicates; all of the run if not given.
-        counts: Whether a random mask has as many weights in each `layer`, or only in all, `global`.
-        draw: Number of a random draw, to have several.
-        head: Globs of the parameters that a transfer starts anew; the output layer if not given.
-        save_every_n_steps: Checkpoint every n steps inside epochs too.
-        report: Whether to write the run's report page at the end.
-        quiet: Whether to print nothing but errors.
-    """
-
-    name: str
-    kind: str | None = None
-    levels: str | int | None = None
-    seeds: str | int | None = None
-    counts: str = "global"
-    draw: int = 0
-    head: str | None = None
-    save_every_n_steps: int | None = None
-    report: bool = True
-    quiet: bool = False
-
-    def __post_init__(self) -> None:
-        check_types(Branch, vars(self))
-        check_folder_name("name", self.name)
-        if self.kind is None and self.name not in KINDS:
-            if near := difflib.get_close_matches(self.name, KINDS, n=1, cutoff=0.75):
-                raise ValueError(
-                    f"name={self.name!r}: did you mean {near[0]!r}? Say kind={near[0]}, or "
-                    "kind=retrain to train the same tickets with other options."
-                )
-            object.__setattr__(self, "kind", "retrain")
-        kind = self.kind or self.name
-        if kind not in KINDS:
-            raise unknown("kind", kind, KINDS)
-        object.__setattr__(self, "kind", kind)
-        if self.counts not in ("layer", "global"):
-            raise unknown("counts", self.counts, ["layer", "global"])
-        numbers(self.levels, "levels")
-        numbers(self.seeds, "seeds")
+from ltpl.rounds.run import is_dry, passing_folder
+from ltpl.rounds.seeds import Seeds, mixed
+from ltpl.rounds.tree import RunTree, damage
 
 
 def run_branch(experiment: Experiment, branch: Branch, run: str | Path) -> RunTree:
@@ -108,145 +33,155 @@ def run_branch(experiment: Experiment, branch: Branch, run: str | Path) -> RunTr
             changed that finished results depend on.
     """
     main = RunTree.existing(run)
-    options = main.read()["config"]
+    record = main.read()
     of_plan = vars(Plan(run="")).keys() - {"run"}
-    plan = Plan(run=str(run), **{k: v for k, v in options.items() if k in of_plan})
+    plan = Plan(run=str(run), **{k: v for k, v in record["config"].items() if k in of_plan})
+    own = branch.plan(plan, record["levels"])
     with lightning_whispers():
         seed = plan.replicates()[0]
         parts = experiment.build(plan.seeds_of(seed).init, main.path, [], [])
+        depth = own.depth(experiment.amounts) if branch.kind == "ladder" else 0
+        if depth:
+            check(parts, own, depth)
         start_together(parts.trainer, parts.module)
         del parts
-    if is_dry(experiment):
-        with passing_folder() as folder:
-            nothing = replace(branch, report=False)
-            return _run_branch(experiment, nothing, plan, main, RunTree(folder, "branch.json"))
-    return _run_branch(experiment, branch, plan, main, main.branch(branch.name))
-
-
-def _run_branch(
-    experiment: Experiment, branch: Branch, plan: Plan, main: RunTree, tree: RunTree
-) -> RunTree:
     shown = ("save_every_n_steps", "report", "quiet")
-    plan = replace(plan, **{name: getattr(branch, name) for name in shown})
-    rounds = _finished(main, branch)
-    used = ["kind", "draw", *KNOBS.get(branch.kind or "", ())]
-    own = {name: getattr(branch, name) for name in used}
-    from_leader(lambda: _must_be_whole(main, rounds, plan, branch))
+    own = replace(own, **{name: getattr(branch, name) for name in shown})
+    lines = _Lines(branch, main, depth)
+    if not is_dry(experiment):
+        return _run_branch(experiment, own, lines, main.branch(branch.name))
+    with passing_folder() as folder:
+        tree = RunTree(folder, "branch.json")
+        return _run_branch(experiment, replace(own, report=False), lines, tree)
+
+
+def _run_branch(experiment: Experiment, plan: Plan, lines: _Lines, tree: RunTree) -> RunTree:
+    branch, main = lines.branch, lines.main
+    rounds = lines.rounds()
+    parent = _parents(main, plan, branch, tree)
+    from_leader(lambda: lines.must_be_whole(rounds, parent))
+    used = ["kind", "draw", *(k for k, kinds in KNOBS.items() if branch.kind in kinds), "of"]
+    kept = ("kind", "draw", "counts", "head")
+    own = {name: getattr(branch, name) for name in used if name in kept or branch.given(name)}
     more = {
         "seeds": sorted({seed for seed, _ in rounds}),
         "rounds": sorted({lv for _, lv in rounds}),
     }
     config = {**experiment.config, "branch": own}
     from_leader(lambda: tree.begin(config, kind=branch.kind, **more))
-    source = _Source(experiment, branch, plan, main, tree)
-    dry = is_dry(experiment)
-    loop = Loop(experiment, plan, tree, main, rounds, source.draw, branch.name, dry)
+    source = Source(experiment, branch, plan, main, lines.of, tree, parent)
+    again = branch.kind == "reorder"
+    loop = Loop(
+        experiment,
+        plan,
+        tree,
+        main,
+        rounds,
+        source.draw,
+        parent,
+        branch=branch.name,
+        dry=is_dry(experiment),
+        from_ticket=again,
+        seeds_of=_reordered(plan, branch.draw) if again else plan.seeds_of,
+    )
     loop.run(f"{main.path.name}, {branch.name}")
     return tree
 
 
-def _finished(main: RunTree, branch: Branch) -> list[tuple[int, int]]:
-    """Return seed and level of the rounds to branch from."""
-    there = [(r.seed, r.round) for r in main.results()]
-    levels = numbers(branch.levels, "levels") or sorted({lv for _, lv in there if lv})
-    seeds = numbers(branch.seeds, "seeds") or sorted({seed for seed, _ in there})
-    wanted = [(seed, level) for seed in seeds for level in levels]
-    missing = [f"seed {s} round {level}" for s, level in wanted if (s, level) not in there]
-    if missing or not wanted:
-        raise ValueError(
-            f"{main.path} has not finished {', '.join(missing[:5]) or 'any round'}: finish the run "
-            "first, or choose other levels or seeds."
-        )
-    if 0 in levels and branch.kind != "retrain":
-        raise ValueError(
-            f"levels={branch.levels}: a branch of kind {branch.kind!r} has no round 0."
-        )
-    return wanted
+def _reordered(plan: Plan, draw: int) -> Callable[[int], Seeds]:
+    """Return the seeds of replicates that see the data in another order."""
+
+    def seeds_of(replicate: int) -> Seeds:
+        seeds = plan.seeds_of(replicate)
+        order = mixed("reorder", seeds.order, draw)
+        return replace(seeds, order=order, augmentation=mixed("reorder", seeds.augmentation, draw))
+
+    return seeds_of
 
 
-def _must_be_whole(
-    main: RunTree, rounds: list[tuple[int, int]], plan: Plan, branch: Branch
-) -> None:
-    """Raise if something that the branch starts from is not as its round has left it."""
-    sources = {(s, level) for s, lv in rounds for level in (0, lv, plan.parent(lv) if lv else 0)}
-    for seed, level in sorted(sources):
-        if wrong := main.damage(seed, level):
-            raise ValueError(f"{wrong} `ltpl rounds` with the options of the run makes it again.")
+def _parents(
+    main: RunTree, plan: Plan, branch: Branch, tree: RunTree
+) -> Callable[[int, int], Path]:
+    """Return what names the folder of the round that a ticket of a branch was pruned from."""
+    if branch.of is not None:
+        of = main.branch(branch.of)
+        recorded = of.read()["config"]["branch"]
+        source = Branch(branch.of, **{k: v for k, v in recorded.items() if k in vars(branch)})
+        return _parents(main, source.plan(plan, 0), source, of)
+    if branch.kind != "ladder":
+        return lambda seed, level: main.round(seed, plan.parent(level) if level else 0)
+
+    def parent(seed: int, level: int) -> Path:
+        before = plan.parent(level) if level else 0
+        return (tree if before else main).round(seed, before)
+
+    return parent
 
 
 @dataclass(frozen=True)
-class _Source:
-    """Draws the tickets of a branch from the rounds of its run."""
+class _Lines:
+    """A branch, and the finished rounds that it starts from."""
 
-    experiment: Experiment
     branch: Branch
-    plan: Plan
     main: RunTree
-    tree: RunTree
+    depth: int
 
-    def draw(self, parts: Parts, seed: int, level: int, stop: Stop) -> Ticket:
-        branch, chance = self.branch, self.plan.seeds_of(seed)
-        mask_seed = mixed(branch.kind, chance.mask, level, branch.draw)
-        mask = Mask.load(self.main.round(seed, level) / MASK)
-        if branch.kind in ("mask_transfer", "ticket_transfer"):
-            return self._transferred(parts, seed, level, mask)
-        if branch.kind == "random_mask" and branch.counts == "global":
-            mask = shuffled_globally(mask, mask_seed)
-        elif branch.kind in ("random_mask", "shuffled_mask"):
-            mask = shuffled(mask, mask_seed)
-        initial = Snapshot.take("0ep", parts.module)
-        parent = self.plan.parent(level)
-        if branch.kind == "one_shot":
-            parent = 0
-            dense_mask = Mask.load(self.main.round(seed, 0) / MASK)
-            trained = Snapshot.load(self.main.round(seed, 0) / FINAL)
-            at_once = replace(self.plan, one_shot=True)
-            mask = next_mask(parts, at_once, level, trained, dense_mask, mask_seed)
-        lines = Lines(self.plan, self.main, self.tree)
-        rewinder = copy.copy(parts.rewinder)
-        if branch.kind in set(Policy):
-            rewinder.policy, rewinder.mask_1 = Policy(branch.kind), "rewind"
-        anew = mixed("reinit", chance.init, level, *([branch.draw] if branch.draw else []))
-        return next_start(
-            rewinder,
-            mask,
-            rewinding_point(self.experiment, lines, rewinder, seed, initial, stop),
-            Snapshot.load(self.main.round(seed, parent) / FINAL),
-            lambda: fresh(self.experiment, self.tree.round(seed, level), anew),
-            mask_seed,
-        )
+    @property
+    def of(self) -> RunTree:
+        """The line whose masks and tickets are used."""
+        if self.branch.of is None:
+            return self.main
+        tree = self.main.branch(self.branch.of)
+        if not tree.record.is_file():
+            there = [p.parent.name for p in self.main.path.glob("branches/*/branch.json")]
+            raise unknown("of", self.branch.of, there)
+        return tree
 
-    def _transferred(self, parts: Parts, seed: int, level: int, mask: Mask) -> Ticket:
-        """Return the ticket for another task: everything but the head comes along."""
-        parameters = named_parameters(parts.module)
-        head = self._head(parts)
-        fits = {
-            n: keep
-            for n, keep in mask.items()
-            if n not in head and n in parameters and parameters[n].shape == keep.shape
-        }
-        if lost := sorted(mask.keys() - fits.keys() - head):
-            rank_zero_warn(f"{self.branch.name}: {', '.join(lost)} does not fit and starts anew.")
-        anew = mixed("transfer", self.plan.seeds_of(seed).init, self.branch.draw)
-        start = fresh(self.experiment, self.tree.round(seed, level), anew)
-        if self.branch.kind == "ticket_transfer":
-            source = Ticket.load(self.main.round(seed, level)).start
-            for mine, theirs in ((start.weights, source.weights), (start.buffers, source.buffers)):
-                for name, value in theirs.items():
-                    if name in mine and name not in head and mine[name].shape == value.shape:
-                        mine[name] = value
-        kept = Mask(fits)
-        kept.apply_(start.weights)
-        made_by = {"policy": self.branch.kind, "optimizer": "fresh", "pinned": False}
-        return Ticket(kept, start, made_by)
+    def rounds(self) -> list[tuple[int, int]]:
+        """Return seed and level of the rounds of the branch."""
+        branch = self.branch
+        dense = {(r.seed, 0) for r in self.main.results() if r.round == 0}
+        there = {(r.seed, r.round) for r in self.of.results()} | dense
+        seeds = numbers(branch.seeds, "seeds") or sorted({seed for seed, _ in there})
+        levels = numbers(branch.levels, "levels")
+        if branch.kind == "ladder":
+            levels = self._steps(levels)
+            wanted = [(seed, 0) for seed in seeds]
+        else:
+            with_dense = branch.kind == "reorder"
+            levels = levels or sorted({lv for _, lv in there if lv or with_dense})
+            wanted = [(seed, level) for seed in seeds for level in levels]
+        missing = [f"seed {s} round {level}" for s, level in wanted if (s, level) not in there]
+        if missing or not (wanted and levels):
+            raise ValueError(
+                f"{self.of.path} has not finished {', '.join(missing[:5]) or 'any round'}: finish "
+                "it first, or choose other levels or seeds."
+            )
+        if 0 in levels and branch.kind not in WITH_DENSE:
+            raise ValueError(
+                f"levels={branch.levels}: a branch of kind {branch.kind!r} has no round 0."
+            )
+        return [(seed, level) for seed in seeds for level in levels]
 
-    def _head(self, parts: Parts) -> set[str]:
-        names = list(named_parameters(parts.module))
-        if self.branch.head is None:
-            weights = output_weights(parts.module, parts.pruner.prunable(parts.module))
-            layers = {weight.rpartition(".")[0] for weight in weights}
-            return {n for n in names if n.rpartition(".")[0] in layers}
-        found = {n for n in names if fnmatch.fnmatchcase(n, self.branch.head)}
-        if not found:
-            raise unknown("head", self.branch.head, names)
-        return found
+    def _steps(self, levels: list[int]) -> list[int]:
+        """Return the levels of a ladder: each needs those before it."""
+        deepest = max(levels, default=self.depth)
+        if deepest > self.depth:
+            raise ValueError(f"levels={self.branch.levels}: the ladder has {self.depth}.")
+        if levels and self.branch.one_shot:
+            return levels
+        return ([0] if 0 in levels else []) + list(range(1, deepest + 1))
+
+    def must_be_whole(
+        self, rounds: list[tuple[int, int]], parent: Callable[[int, int], Path]
+    ) -> None:
+        """Raise if something that the branch starts from is not as its round has left it."""
+        folders = {self.main.round(seed, 0) for seed, _ in rounds}
+        folders |= {parent(seed, level) for seed, level in rounds}
+        if self.branch.kind not in OWN_MASKS:
+            folders |= {self.of.round(seed, level) for seed, level in rounds if level}
+        for folder in sorted(folders):
+            if wrong := damage(folder):
+                raise ValueError(
+                    f"{wrong} `ltpl rounds` with the options of the run makes it again."
+                )

@@ -37,7 +37,7 @@ class Configured:
         self.amounts: Sequence[float | None] = amount if isinstance(amount, list) else [amount]
         self._ours: tuple[Path, list[Any], list[Any]]
         self._slots: Any = None
-        self.again = _command(cli._given)
+        self.again = _command(cli._typed)
 
     def build(
         self, seed: int, folder: Path, callbacks: Sequence[Any], loggers: Sequence[Any]

@@ -28,6 +28,7 @@ from ltpl.rounds.ranks import processes, rank
 from ltpl.rounds.seeds import mixed, seed_all
 from ltpl.tickets.snapshot import Snapshot
 from ltpl.tickets.start import starting_weights
+from ltpl.tickets.step import Step
 from ltpl.tickets.ticket import Ticket
 
 
@@ -43,7 +44,11 @@ def check(parts: Parts, plan: Plan, depth: int) -> None:
         ValueError: If a level cannot be pruned, would prune nothing, or the rewinding point is
             beyond the end of training.
     """
-    _must_end_later(parts)
+    for option, step in [
+        ("rewind", parts.rewinder.step),
+        *(("snapshots", m) for m in plan.moments),
+    ]:
+        _must_end_later(parts, option, step)
     prepare(parts)
     by_size = copy.copy(parts.pruner)
     by_size.criterion = find_criterion("magnitude")  # counts do not depend on the criterion
@@ -64,15 +69,16 @@ def check(parts: Parts, plan: Plan, depth: int) -> None:
             mask = after
 
 
-def _must_end_later(parts: Parts) -> None:
-    step, trainer = parts.rewinder.step, parts.trainer
+def _must_end_later(parts: Parts, option: str, step: Step) -> None:
+    trainer = parts.trainer
     goes, limit, unit = step.epoch, trainer.max_epochs, "epochs"
     if step.epoch is None:
         goes, limit, unit = step.iteration, trainer.max_steps, "steps"
-    if limit not in (None, -1) and not trainer.fast_dev_run and goes >= limit:
+    if limit not in (None, -1) and not trainer.fast_dev_run and (goes or 0) >= limit:
+        what = f"{option} goes back to" if option == "rewind" else f"{option} keeps"
         raise ValueError(
-            f"rewind goes back to {step}, but training ends after {limit} {unit}: rewind to an "
-            "earlier moment or train longer."
+            f"{what} {step}, but training ends after {limit} {unit}: name an earlier moment or "
+            "train longer."
         )
 
 

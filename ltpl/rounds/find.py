@@ -100,6 +100,8 @@ def find_tickets(
         raise ValueError("make_model and make_data are called for every round: give functions.")
     wanted = seeds if isinstance(seeds, (str, int)) else list(seeds)
     plan = Plan(run=str(run), levels=levels, seeds=wanted, **options)
+    if plan.branches:
+        raise ValueError("branches: the command line runs them; in Python, call run_branch.")
     if prune is None or isinstance(prune, Mapping):
         prune = PruneAtEpoch(**(prune or {}))
     if rewind is None or isinstance(rewind, Mapping):

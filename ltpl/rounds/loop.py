@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from ltpl.report import as_text, read_runs, report, rows
 from ltpl.rounds.experiment import Experiment, Parts
@@ -16,6 +17,7 @@ from ltpl.rounds.plan import Plan
 from ltpl.rounds.progress import Display
 from ltpl.rounds.ranks import from_leader, leads
 from ltpl.rounds.round import Round
+from ltpl.rounds.seeds import Seeds
 from ltpl.rounds.stop import Stop
 from ltpl.rounds.summary import write_events
 from ltpl.rounds.tree import RunTree
@@ -35,8 +37,11 @@ class Loop:
         main: The run, which is reported at the end; another tree than that of a branch.
         rounds: Seed and level of each round.
         draw: Returns the ticket of a round that has none yet.
+        parent: Returns the folder of the round that another was pruned from.
         branch: Name of the branch; None for the main line.
         dry: Whether nothing of this will stay.
+        from_ticket: Whether round 0 starts from a ticket too.
+        seeds_of: Returns the seeds of a replicate; those of the plan if not given.
     """
 
     experiment: Experiment
@@ -45,8 +50,11 @@ class Loop:
     main: RunTree
     rounds: list[tuple[int, int]]
     draw: Callable[[Parts, int, int, Stop], Ticket]
+    parent: Callable[[int, int], Path]
     branch: str | None = None
     dry: bool = False
+    from_ticket: bool = False
+    seeds_of: Callable[[int], Seeds] | None = None
 
     def run(self, title: str) -> None:
         """Run what is not finished; show what came out.
@@ -83,7 +91,9 @@ class Loop:
             files = [self.tree.path / "summary.csv"]
             if self.plan.report:
                 files.append(report(self.main.path))
-            display.line(as_text(rows(read_runs([self.main.path])), [] if self.dry else files))
+            table = rows(read_runs([self.main.path]))
+            shown = [row for row in table if row.branch in (None, self.branch)]
+            display.line(as_text(shown, [] if self.dry else files))
         if astray:
             raise Astray("; ".join(astray))
 
@@ -124,8 +134,9 @@ class Loop:
 
     def _round(self, seed: int, level: int, display: Display, stop: Stop) -> Result:
         lineage = self._lineage(seed, level)
-        one = Round(self.experiment, self.plan, lineage, self.plan.seeds_of(seed), display, stop)
-        if level == 0:
+        seeds = (self.seeds_of or self.plan.seeds_of)(seed)
+        one = Round(self.experiment, self.plan, lineage, seeds, display, stop)
+        if level == 0 and not self.from_ticket:
             made_by, density = one.dense(), 1.0
         else:
             ticket = one.ticket(lambda parts: self.draw(parts, seed, level, stop))
@@ -141,6 +152,6 @@ class Loop:
             level=level,
             folder=self.tree.round(seed, level),
             dense=None if first and self.branch is None else self.main.round(seed, 0),
-            previous=None if first else self.main.round(seed, self.plan.parent(level)),
+            previous=None if first else self.parent(seed, level),
             branch=self.branch,
         )

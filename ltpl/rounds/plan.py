@@ -12,10 +12,12 @@ from typing import Any
 from ltpl.masks.errors import LARGEST_SEED, check_seed, check_types, checked, shown, unknown
 from ltpl.rounds.seeds import Seeds
 from ltpl.tickets.fields import MOST
+from ltpl.tickets.step import Step
 
 LEVELS = 7  # at 20 % a round 21.1 % of the weights are left, the paper's headline
 FREE = re.compile(  # options that no finished result depends on
-    r"(run|levels|densities|seeds|quiet|report|save_every_n_steps|seed_everything)(\.|$)"
+    r"(run|levels|densities|seeds|snapshots|branches|only|quiet|report|save_every_n_steps)(\.|$)"
+    r"|seed_everything(\.|$)"
     r"|trainer\.(default_root_dir|enable_\w+|logger|profiler|num_sanity_val_steps)(\.|$)"
     r"|data\.(init_args\.)?(data_dir|root|pin_memory|persistent_workers)$"
 )
@@ -30,6 +32,11 @@ class Plan:
         levels: How many times to prune: 7 if nothing says so. Round 0 is the dense network.
         densities: Share of the weights to keep at each level instead, such as [0.5, 0.3, 0.1].
         one_shot: Whether each level is pruned from the dense network, not from the one before.
+        snapshots: Moments of the dense training to keep, such as [10ep, 500it], for branches that
+            rewind to them or prune there.
+        branches: What `ltpl branch` shall run afterwards: options by name of the branch, such as
+            {reinit: --levels 3-7}.
+        only: Which of these branches: names or globs, `task_2*`; all if not given.
         seeds: Replicates: `0`, `0-4` or `0,3,7`; `seed_everything` if not given.
         init_seed: Seed of the initial weights; the replicate's number if not given.
         order_seed: Seed of the data order; the replicate's number if not given.
@@ -49,6 +56,9 @@ class Plan:
     levels: int | None = None
     densities: list[float] | None = None
     one_shot: bool = False
+    snapshots: list[str] | None = None
+    branches: dict[str, str | None] | None = None
+    only: str | list[str] | None = None
     seeds: str | int | list[int] | None = None
     init_seed: int | None = None
     order_seed: int | None = None
@@ -84,6 +94,13 @@ class Plan:
         if self.save_every_n_steps is not None and self.save_every_n_steps < 1:
             raise ValueError(f"save_every_n_steps={self.save_every_n_steps}: give 1 or more.")
         numbers(self.seeds, "seeds")
+        for moment in self.snapshots or []:
+            Step.parse(moment, "snapshots")
+
+    @property
+    def moments(self) -> list[Step]:
+        """The moments of the dense training to keep."""
+        return [Step.parse(moment) for moment in self.snapshots or []]
 
     def depth(self, amounts: Sequence[float | None]) -> int:
         """Return how many levels there are.

@@ -1,4 +1,4 @@
-"""The rewinding point of a branch: kept by the run, or trained until there."""
+"""The dense network at an early moment, for a branch: kept by the run, or trained until there."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from ltpl.masks.schedule import Never
 from ltpl.rounds.checkpoint import MidRound, newest_checkpoint
 from ltpl.rounds.draw import prepare
 from ltpl.rounds.experiment import Experiment
+from ltpl.rounds.keeping import kept_at
 from ltpl.rounds.plan import Plan
 from ltpl.rounds.pulse import Pulse
 from ltpl.rounds.ranks import from_leader, leads, wait_for_all
@@ -24,6 +25,7 @@ from ltpl.rounds.stop import Stop
 from ltpl.rounds.tree import RunTree
 from ltpl.tickets.lineage import Lineage
 from ltpl.tickets.snapshot import Snapshot
+from ltpl.tickets.step import Step
 from ltpl.tickets.ticket import START
 
 
@@ -50,7 +52,7 @@ def rewinding_point(
     initial: Snapshot,
     stop: Stop,
 ) -> Snapshot:
-    """Return the dense network at the rewinding point; train it until there if need be.
+    """Return the dense network at the rewinding point.
 
     Args:
         experiment: Builds it.
@@ -60,16 +62,37 @@ def rewinding_point(
         initial: The network before training.
         stop: Hears signals.
     """
-    kept = Snapshot.load(lines.main.round(seed, 0) / START)
-    if kept.step == str(rewinder.step) or rewinder.policy in (Policy.reinit, Policy.continue_):
+    if rewinder.policy in (Policy.reinit, Policy.continue_):
+        return Snapshot.load(lines.main.round(seed, 0) / START)
+    return dense_at(experiment, lines, rewinder.step, seed, initial, stop)
+
+
+def dense_at(
+    experiment: Experiment, lines: Lines, step: Step, seed: int, initial: Snapshot, stop: Stop
+) -> Snapshot:
+    """Return the dense network at a moment: kept by the run, or trained until there.
+
+    Args:
+        experiment: Builds it.
+        lines: The branch and its run.
+        step: When.
+        seed: The replicate.
+        initial: The network before training.
+        stop: Hears signals.
+    """
+    dense = lines.main.round(seed, 0)
+    kept = Snapshot.load(dense / START)
+    if kept.step == str(step):
         return kept
-    if rewinder.step.is_start:
+    if step.is_start:
         return initial
+    if kept_at(dense, step).is_file():
+        return Snapshot.load(kept_at(dense, step))
     folder = lines.branch.path / f"seed_{seed}" / "rewind"
-    path = folder / f"{rewinder.step}.safetensors"
+    path = folder / f"{step}.safetensors"
     if not from_leader(path.is_file):
         seeds = lines.plan.seeds_of(seed)
-        keep = _Until(rewinder, folder)
+        keep = _Until(at=str(step), dirpath=str(folder))
         save = MidRound(folder / "checkpoints" / "last.ckpt", Pulse(stop))
         epochs = EpochSeeds(seeds.order, seeds.augmentation)
         parts = experiment.build(seeds.init, folder, [epochs, keep, save], [])
@@ -80,7 +103,7 @@ def rewinding_point(
         found = from_leader(lambda: newest_checkpoint(folder))
         parts.trainer.fit(parts.module, datamodule=parts.data, ckpt_path=found and found[0])
         if keep.snapshot_path is None:
-            raise ValueError(f"rewind goes back to {rewinder.step}, but training ends before.")
+            raise ValueError(f"{step} is asked for, but dense training ends before.")
         if leads():
             Path(keep.snapshot_path).rename(path)
             shutil.rmtree(save.path.parent)
@@ -90,9 +113,6 @@ def rewinding_point(
 
 class _Until(RewindToEpoch):
     """Take the snapshot, then stop."""
-
-    def __init__(self, rewinder: RewindToEpoch, folder: Path):
-        super().__init__(at=str(rewinder.step), dirpath=str(folder))
 
     @override
     def on_train_batch_start(  # type: ignore[override]

@@ -18,13 +18,15 @@ from ltpl.masks.paths import Live
 from ltpl.masks.schedule import Never
 from ltpl.rounds.checkpoint import MidRound, newest_checkpoint
 from ltpl.rounds.draw import prepare, without_slots
+from ltpl.rounds.evaluate import tested, validated
 from ltpl.rounds.experiment import Experiment, Parts
+from ltpl.rounds.keeping import KeepSnapshot
 from ltpl.rounds.living import Living
 from ltpl.rounds.measure import Measure, accuracy, validation_loss
 from ltpl.rounds.metrics import MetricsFile, events
 from ltpl.rounds.plan import Plan
 from ltpl.rounds.pulse import Pulse
-from ltpl.rounds.ranks import averaged, from_leader, leads, must_agree, wait_for_all
+from ltpl.rounds.ranks import from_leader, leads, must_agree, wait_for_all
 from ltpl.rounds.seeds import EpochSeeds, Seeds
 from ltpl.rounds.start import TicketStart
 from ltpl.rounds.stop import Stop
@@ -90,8 +92,9 @@ class Round:
         if leads():
             mask.save(self.folder / MASK)
         parts.pruner.hold(parts.module, mask)
-        keep = RewindToEpoch(at=str(step), dirpath=str(self.folder))
-        parts.trainer.callbacks.insert(0, keep)
+        keep = [KeepSnapshot(moment, self.folder) for moment in self.plan.moments]
+        point = RewindToEpoch(at=str(step), dirpath=str(self.folder))
+        parts.trainer.callbacks[:0] = [point, *keep]
         return {"policy": "dense", "rewind": str(step)}
 
     def ticket(self, drawn: Callable[[Parts], Ticket]) -> Ticket:
@@ -117,8 +120,7 @@ class Round:
     def train(self) -> None:
         """Validate the ticket, train it, and write the trained network."""
         trainer, module, data = self.parts.trainer, self.parts.module, self.parts.data
-        if self.checkpoint is None and validates(module, data):
-            start = _flat(trainer.validate(module, data, verbose=False))
+        if self.checkpoint is None and (start := validated(self.parts)):
             self._measure.start_with(start, validation_loss(start, self.plan.monitor))
             accuracy(start, self.plan.accuracy)
         trainer.fit(module, datamodule=data, ckpt_path=self.checkpoint and self.checkpoint[0])
@@ -146,18 +148,17 @@ class Round:
     def judge(self, made_by: dict[str, Any]) -> Result:
         """Test once, and write the result; with it, the round is finished."""
         parts, measure = self.parts, self._measure
-        trainer, module, data = parts.trainer, parts.module, parts.data
+        trainer, module = parts.trainer, parts.module
         steps = int(trainer.global_step)
         made_by = dict(made_by)
         pruned = made_by.pop("pruned", {})
         if measure.loss is not None and measure.end_step != steps:
-            measure.end = _flat(trainer.validate(module, data, verbose=False))
+            measure.end = validated(parts)
         mask = parts.pruner.mask
         assert mask is not None
         if measure.best:
             module.load_state_dict(measure.best)
-        testing = tests(module, data)
-        test = _flat(trainer.test(module, data, verbose=False)) if testing else {}
+        test = tested(parts)
         living = self._living.found or Live(dead=mask.empty)
         at_best = self.plan.test_at == "early_stop" and measure.early_stop
         result = Result(
@@ -203,28 +204,3 @@ class Round:
         length = trainer.num_training_batches
         trained = position(trainer)["all_batches"] - before
         return trained / length if 0 < length < math.inf else None
-
-
-def _flat(found: Any) -> dict[str, float]:
-    """Return the metrics of all loaders; nothing where Lightning had no batch to look at."""
-    return averaged({name: float(value) for each in found or [] for name, value in each.items()})
-
-
-def validates(module: Any, data: Any) -> bool:
-    """Whether there is something to validate on, and a way to."""
-    return _own(module, "validation_step") and _has(module, data, "val_dataloader")
-
-
-def tests(module: Any, data: Any) -> bool:
-    """Whether there is something to test on, and a way to."""
-    return _own(module, "test_step") and _has(module, data, "test_dataloader")
-
-
-def _has(module: Any, data: Any, loader: str) -> bool:
-    return any(source is not None and _own(source, loader) for source in (module, data))
-
-
-def _own(instance: Any, method: str) -> bool:
-    """Whether a method is the project's own, not the one that Lightning declares."""
-    where = getattr(type(instance), method).__module__
-    return not where.startswith(("pytorch_lightning.core.", "lightning.pytorch.core."))

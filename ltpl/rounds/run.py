@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ltpl.masks.mask import Mask
 from ltpl.rounds.draw import check, next_mask, next_start, prepare
+from ltpl.rounds.evaluate import validated_as_pruned
 from ltpl.rounds.experiment import Experiment, Parts
 from ltpl.rounds.leaving import lightning_whispers
 from ltpl.rounds.loop import Loop
@@ -74,9 +75,9 @@ def _run_rounds(
     seen = tree.record.is_file() and tree.read().get("digest")
     must_agree(str(tree.record), seen or "no such file")
     rounds = [(seed, level) for seed in seeds for level in range(depth + 1)]
-    draw = _Next(experiment, plan, tree).draw
+    draw = _Next(experiment, plan, tree)
     dry = is_dry(experiment)
-    Loop(experiment, plan, tree, tree, rounds, draw, dry=dry).run(tree.path.name)
+    Loop(experiment, plan, tree, tree, rounds, draw.draw, draw.parent, dry=dry).run(tree.path.name)
     for name in controls if depth else ():
         _run_control(experiment, plan, name, f"1-{depth}", ",".join(map(str, seeds)))
     return tree
@@ -89,7 +90,8 @@ def _controls(parts: Parts) -> list[str]:
 
 
 def _run_control(experiment: Experiment, plan: Plan, name: str, levels: str, seeds: str) -> None:
-    from ltpl.rounds.branches import Branch, run_branch  # they are built on this loop
+    from ltpl.rounds.branch import Branch  # they are built on this loop
+    from ltpl.rounds.branches import run_branch
 
     shown = {option: getattr(plan, option) for option in ("save_every_n_steps", "report", "quiet")}
     run_branch(experiment, Branch(name, "retrain", levels, seeds, **shown), plan.run)
@@ -103,11 +105,15 @@ class _Next:
     plan: Plan
     tree: RunTree
 
+    def parent(self, seed: int, level: int) -> Path:
+        return self.tree.round(seed, self.plan.parent(level))
+
     def draw(self, parts: Parts, seed: int, level: int, stop: Stop) -> Ticket:
-        parent, seeds = self.tree.round(seed, self.plan.parent(level)), self.plan.seeds_of(seed)
+        parent, seeds = self.parent(seed, level), self.plan.seeds_of(seed)
         trained, before = Snapshot.load(parent / FINAL), Mask.load(parent / MASK)
         mask = next_mask(parts, self.plan, level, trained, before, mixed(seeds.mask, level))
-        return next_start(
+        pruned = validated_as_pruned(parts, mask)
+        ticket = next_start(
             parts.rewinder,
             mask,
             Snapshot.load(self.tree.round(seed, 0) / START),
@@ -119,6 +125,7 @@ class _Next:
             ),
             mixed(seeds.mask, parts.rewinder.seed, level),
         )
+        return replace(ticket, made_by={**ticket.made_by, "pruned": pruned})
 
 
 def fresh(experiment: Experiment, folder: Path, seed: int) -> Snapshot:

@@ -169,13 +169,7 @@ class RunTree:
 
     def damage(self, seed: int, level: int) -> str | None:
         """Return what is wrong with what a finished round has left; None if all is as it was."""
-        try:
-            result = self.result(seed, level)
-            for name, digest in (result.files if result else {}).items():
-                must_be_whole(self.round(seed, level) / name, digest)
-        except (FileNotFoundError, ValueError) as error:
-            return str(error)
-        return None
+        return damage(self.round(seed, level))
 
     def put_aside(self, seed: int, level: int) -> None:
         """Make a round unfinished: its damaged files and its result get another name."""
@@ -206,6 +200,17 @@ class RunTree:
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.6g}"
+
+
+def damage(folder: Path) -> str | None:
+    """Return what is wrong with what a finished round has left in its folder; None if nothing."""
+    try:
+        files = Result.load(folder / FILE).files if (folder / FILE).is_file() else {}
+        for name, digest in files.items():
+            must_be_whole(folder / name, digest)
+    except (FileNotFoundError, ValueError) as error:
+        return str(error)
+    return None
 
 
 def _grown(old: Any, new: Any) -> Any:

@@ -33,7 +33,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from ltpl.callbacks import EarlyBird, NetworkSlimming, PruneAtEpoch, RewindToEpoch
 from ltpl.rounds import leaving
-from ltpl.rounds.branches import Branch, run_branch
+from ltpl.rounds.branch import Branch
+from ltpl.rounds.branches import run_branch
 from ltpl.rounds.find import InPython
 from ltpl.rounds.plan import Plan
 from ltpl.rounds.run import run_rounds

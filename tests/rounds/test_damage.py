@@ -14,7 +14,8 @@ from small import EPOCHS, Data, Interrupted, Small, Watch, bits, find, part
 from torch.utils.data import DataLoader
 
 from ltpl.callbacks import PruneAtEpoch, RewindToEpoch
-from ltpl.rounds.branches import Branch, run_branch
+from ltpl.rounds.branch import Branch
+from ltpl.rounds.branches import run_branch
 from ltpl.rounds.checkpoint import newest_checkpoint
 from ltpl.rounds.find import InPython, Run
 from ltpl.rounds.plan import changed

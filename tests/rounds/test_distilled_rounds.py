@@ -12,7 +12,8 @@ from small import BATCHES, Data, Interrupted, Small, Watch, bits, find, same
 from torch import Tensor, nn
 
 from ltpl.callbacks import Distillation, PruneAtEpoch, RewindToEpoch
-from ltpl.rounds.branches import Branch, run_branch
+from ltpl.rounds.branch import Branch
+from ltpl.rounds.branches import run_branch
 from ltpl.rounds.find import InPython
 from ltpl.tickets.snapshot import Snapshot
 

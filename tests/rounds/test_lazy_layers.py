@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ltpl.data.graphs import StochasticBlockModel
-from ltpl.rounds.branches import Branch, run_branch
+from ltpl.rounds.branch import Branch
+from ltpl.rounds.branches import run_branch
 from ltpl.rounds.find import InPython
 from ltpl.tickets.snapshot import Snapshot
 

@@ -147,7 +147,8 @@ def test_the_status_says_what_is_done_and_what_is_left(
 
 def test_the_status_shows_branches_and_finished_runs(tmp_path: Path) -> None:
     from ltpl.callbacks import PruneAtEpoch, RewindToEpoch
-    from ltpl.rounds.branches import Branch, run_branch
+    from ltpl.rounds.branch import Branch
+    from ltpl.rounds.branches import run_branch
     from ltpl.rounds.find import InPython
 
     run = find(tmp_path / "run", levels=1, trainer={"max_epochs": 1})
