@@ -273,7 +273,7 @@ class LotteryCommands(CommandsOfEither):
         experiment = self._configured()
         if plan.branches:
             parser = self._prepare_subcommand_parser(self._kind_of_trainer, "branch")
-            rehearse(parser.parse_args, experiment.config, plan)
+            rehearse(parser, experiment.config, plan)
         run_rounds(experiment, plan, plan.replicates(options.get("seed_everything")))
         if not is_dry(experiment):
             for command in commands(plan):

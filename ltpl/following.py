@@ -5,7 +5,6 @@ from __future__ import annotations
 import fnmatch
 import json
 import shlex
-from collections.abc import Callable
 from typing import Any
 
 from ltpl.arguments import LONGEST_PATH, with_values
@@ -45,11 +44,11 @@ def commands(plan: Plan) -> list[list[str]]:
     return found
 
 
-def rehearse(parse: Callable[[list[str]], Any], config: dict[str, Any], plan: Plan) -> None:
-    """Read the options of all branches as they will be read then.
+def rehearse(parser: Any, config: dict[str, Any], plan: Plan) -> None:
+    """Read the options of all branches as they will be read then, and build what they name.
 
     Args:
-        parse: Parses what follows the word `branch`.
+        parser: Parses what follows the word `branch`.
         config: Options of the run.
         plan: Names the branches.
 
@@ -58,9 +57,10 @@ def rehearse(parse: Callable[[list[str]], Any], config: dict[str, Any], plan: Pl
     """
     options = json.dumps(config, default=str).ljust(LONGEST_PATH)
     for command in commands(plan):
-        found = parse(["--config", options, *with_values(command)[1:]])
+        found = parser.parse_args(["--config", options, *with_values(command)[1:]])
         name = command[3]
         try:
+            parser.instantiate_classes(found)
             branch = Branch(**{option: found[option] for option in vars(Branch(name="x"))})
         except ValueError as error:
             raise ValueError(f"branches.{name}: {error}") from None
