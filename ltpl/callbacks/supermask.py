@@ -34,8 +34,8 @@ class Supermask(Sizing):
     Each prunable weight stays at its initial value and has a score s instead. A training step sees
     the weights under a mask that is one with probability sigmoid(s); the gradient goes straight
     through the draw. Between steps, and so whenever something validates, tests or saves, the
-    module holds the weights under one fixed mask, s > 0 (the paper draws there as well), and when
-    training has ended that is `mask`, and `supermask.safetensors` beside the logs.
+    module holds the weights under one fixed mask; when training has ended it is `mask`, and
+    `supermask.safetensors` beside the logs.
 
     Parameters stay plain. Scores have an optimiser of their own, which neither the module's
     schedule nor clipping reaches. Logged each epoch: `supermask/density`. In rounds it is for the
@@ -46,6 +46,9 @@ class Supermask(Sizing):
         optimizer: What trains them: `sgd` or `adam`.
         momentum: Of `sgd`.
         mask: What a training step sees: `sampled`, a draw; or `threshold`, the fixed mask itself.
+        fixed: What the fixed mask is after `sampled`: `drawn`, one draw, ever from the same random
+            numbers (the paper draws too); or `positive`, s > 0, which is a worse network as long as
+            scores are undecided. After `threshold` it is s > 0.
         amount: Share of each layer that the fixed mask leaves out, the lowest scores, as in
             edge-popup (Ramanujan et al., 2020); with `threshold` alone.
         weights: What is masked: the `initial` weights, or `signed_constant`, their signs times the
@@ -72,6 +75,7 @@ class Supermask(Sizing):
         optimizer: str = "sgd",
         momentum: float = 0.9,
         mask: str = "sampled",
+        fixed: str = "drawn",
         amount: float | None = None,
         weights: str = "initial",
         rescale: bool = False,
@@ -83,6 +87,7 @@ class Supermask(Sizing):
         for option, given, allowed in (
             ("optimizer", optimizer, [*OPTIMIZERS]),
             ("mask", mask, ["sampled", "threshold"]),
+            ("fixed", fixed, ["drawn", "positive"]),
             ("weights", weights, ["initial", "signed_constant"]),
             ("others", others, ["frozen", "trained"]),
         ):
@@ -101,6 +106,7 @@ class Supermask(Sizing):
         self.optimizer = optimizer
         self.momentum = momentum
         self.sampled = mask == "sampled"
+        self.drawn = self.sampled and fixed == "drawn"
         self.amount = amount
         self.weights = weights
         self.rescale = rescale
@@ -193,8 +199,14 @@ class Supermask(Sizing):
             with torch.no_grad():
                 for parameter in chosen.values():
                     parameter.copy_(sign_constant(parameter))
-        seeds = (self.seed, self._replicate)
-        self._scored = ScoredWeights(chosen, self.sampled, self.amount, self.rescale, seeds)
+        self._scored = ScoredWeights(
+            chosen,
+            self.sampled,
+            self.drawn,
+            self.amount,
+            self.rescale,
+            (self.seed, self._replicate),
+        )
         momentum = {"momentum": self.momentum} if self.optimizer == "sgd" else {}
         scores = self._scored.scores.values()
         self._steps = OPTIMIZERS[self.optimizer](scores, lr=self.lr, **momentum)

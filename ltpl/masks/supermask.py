@@ -24,8 +24,9 @@ class ScoredWeights:
         parameters: The live parameters by name; what they hold now are the weights.
         sampled: Whether the mask of a training step is drawn, one with probability sigmoid(score);
             otherwise it is that of `settle_`.
-        amount: Share of each parameter that `settle_` leaves out, those of the lowest scores;
-            those below zero if not given.
+        drawn: Whether the mask of `settle_` is one such draw, ever from the same random numbers;
+            otherwise it keeps the scores above zero.
+        amount: Share of each parameter that it leaves out instead, those of the lowest scores.
         rescale: Whether what is kept is multiplied by total / kept of its parameter.
         seeds: What the first scores and all draws depend on.
 
@@ -44,6 +45,7 @@ class ScoredWeights:
         self,
         parameters: Mapping[str, nn.Parameter],
         sampled: bool = True,
+        drawn: bool = True,
         amount: float | None = None,
         rescale: bool = False,
         seeds: tuple[int, ...] = (0,),
@@ -61,15 +63,21 @@ class ScoredWeights:
             name: (SPREAD * torch.randn(p.shape, generator=chance)).to(p.device).requires_grad_()
             for name, p in parameters.items()
         }
+        self._bars = {name: p.new_zeros(()) for name, p in self.scores.items()}
+        if drawn:
+            self._bars = {
+                name: torch.rand(p.shape, generator=chance).logit().to(p.device)
+                for name, p in parameters.items()
+            }
 
     @property
     def mask(self) -> Mask:
-        """What the scores keep."""
+        """The fixed mask."""
         return Mask(self._kept())
 
     @property
     def density(self) -> Tensor:
-        """Share of the weights that the scores keep, as a tensor; nothing waits for the device."""
+        """Share of the weights that the fixed mask keeps; nothing waits for the device."""
         kept = self._kept().values()
         total = sum(keep.numel() for keep in kept)
         return torch.stack([keep.sum() for keep in kept]).sum() / total
@@ -91,13 +99,13 @@ class ScoredWeights:
 
     @torch.no_grad()
     def settle_(self) -> None:
-        """Let the parameters be the weights under the mask of the scores, which needs no chance."""
+        """Let the parameters be the weights under the fixed mask."""
         self._write(self._kept())
 
     def _kept(self) -> dict[str, Tensor]:
         scores = {name: score.detach() for name, score in self.scores.items()}
         if self.amount is None:
-            return {name: score > 0 for name, score in scores.items()}
+            return {name: score > self._bars[name] for name, score in scores.items()}
         kept = {}
         for name, score in scores.items():
             number = max(1, score.numel() - round(self.amount * score.numel()))
