@@ -121,12 +121,6 @@ class Supermask(Sizing):
         self._scored: ScoredWeights | None = None
         self._steps: Optimizer | None = None
         self._came_with: dict[str, Any] = {}
-        self._written = False
-
-    @property
-    def state_key(self) -> str:
-        """Two callbacks for different parameters keep separate states."""
-        return self._generate_state_key(include=self.include, exclude=self.exclude)
 
     @property
     def mask(self) -> Mask:
@@ -159,7 +153,6 @@ class Supermask(Sizing):
         held = {} if self._scored is None else self._scored.parameters
         if trainer.current_epoch == 0 or not live.issuperset(held.values()):
             self._forget()
-        self._written = False
 
     @override
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
@@ -184,7 +177,7 @@ class Supermask(Sizing):
         if any(isinstance(o, torch.optim.LBFGS) for o in trainer.optimizers):
             raise ValueError("Supermask does not work with LBFGS, which runs a step several times.")
         if next(averaged_copies(trainer, pl_module), None) is not None:
-            raise ValueError("Supermask: an average of masked weights is no supermask; leave it.")
+            raise ValueError("Supermask: averaged weights are no supermask; average nothing.")
         for masker in maskers(trainer):
             waits = isinstance(masker, PruneAtEpoch) and isinstance(masker.schedule, Never)
             if not waits or (masker.mask is not None and masker.mask.kept < masker.mask.total):
@@ -259,18 +252,8 @@ class Supermask(Sizing):
         pl_module.log("supermask/density", self._scored.density, sync_dist=several)
 
     @override
-    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-        assert self._scored is not None
-        self._scored.settle_()
-        self._write(trainer)
-
-    @override
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
-        if not self._written:  # resumed from a checkpoint of the last epoch, it is called alone
-            self._write(trainer)
-
-    def _write(self, trainer: Any) -> None:
-        mask, self._written = self.mask, True
+        mask = self.mask
         must_agree(trainer, "Supermask", "the mask", lambda: mask.digest)
         path = callback_folder(trainer) / FILE
         if trainer.is_global_zero:
