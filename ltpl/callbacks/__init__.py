@@ -8,6 +8,7 @@ from ltpl.callbacks.freezing import FreezeSparsity
 from ltpl.callbacks.pruning import PruneAtEpoch
 from ltpl.callbacks.rewinding import RewindToEpoch
 from ltpl.callbacks.slimming import NetworkSlimming
+from ltpl.callbacks.supermask import Supermask
 from ltpl.callbacks.trajectory import Trajectory
 from ltpl.masks.schedule import AtEpochs, Cubic, Every, PerRound
 
@@ -24,5 +25,6 @@ __all__ = [
     "PerRound",
     "PruneAtEpoch",
     "RewindToEpoch",
+    "Supermask",
     "Trajectory",
 ]
