@@ -12,6 +12,7 @@ import ltpl.callbacks
 from ltpl.arguments import (
     TRUST,
     USUAL,
+    add_options_over_runs,
     must_not_plan,
     named,
     with_classes,
@@ -21,10 +22,12 @@ from ltpl.arguments import (
     without_trust,
 )
 from ltpl.checkpoint import hyper_parameters
-from ltpl.compacted import Built, Compact, compact_checkpoint
+from ltpl.compacted import BARE, Built, Compact, compact_checkpoint
 from ltpl.mistakes import OneLine, explained, is_input, is_of_the_disk, naming, told
-from ltpl.report import report
+from ltpl.report import check, report
+from ltpl.report.check import DIFFER
 from ltpl.report.console import plain
+from ltpl.report.verdicts import verdicts_as_text, write_verdicts
 from ltpl.rounds.branches import Branch, run_branch
 from ltpl.rounds.configured import Configured
 from ltpl.rounds.finite import Astray
@@ -56,17 +59,8 @@ OWN = {
     "branch": "Run controls and variants over finished rounds of a run.",
     "status": "Show what is done and what is left.",
     "report": "Write one page with figures and tables.",
+    "check": "Compare runs with what their configs expect: agree, differ or not yet.",
     "compact": "Remove pruned channels and neurons for good, prove it, write a small network.",
-}
-BARE = {  # Trainer options of `ltpl compact`: it validates, and leaves nothing behind
-    "logger": False,
-    "callbacks": [],
-    "enable_checkpointing": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-    "devices": 1,
-    "strategy": "auto",
-    "inference_mode": False,  # its batches are followed and exported afterwards
 }
 
 
@@ -151,7 +145,8 @@ class LotteryCommands(CommandsOfEither):
             parser.add_argument("--trust", type=bool, default=SUPPRESS, help=TRUST)
             return parser
         self._subcommand_method_arguments[subcommand] = []
-        parser = self.init_parser(**kwargs)
+        make = self.parser_class if subcommand == "check" else self.init_parser
+        parser = make(**kwargs)
         if subcommand == "rounds":
             parser.add_class_arguments(Plan)
         elif subcommand == "branch":
@@ -165,12 +160,7 @@ class LotteryCommands(CommandsOfEither):
             for name in ("ckpt_path", "weights_only", *vars(Plan(run=""))):  # of `fit` and `rounds`
                 parser.add_argument(f"--{name}", type=Any, default=SUPPRESS, help=SUPPRESS)
         else:
-            parser.add_argument("runs", nargs="+", help="Folders of runs.")
-            if subcommand == "status":
-                parser.add_argument("--verify", type=bool, default=False, help="Read every file.")
-            if subcommand == "report":
-                parser.add_argument("--out", type=str | None, help="Folder of the page.")
-                parser.add_argument("--rounds", type=str | None, help="Rounds with curves: 0,3,7.")
+            add_options_over_runs(parser, subcommand)
             return parser
         self._add_arguments(parser)
         if subcommand == "compact":
@@ -279,6 +269,14 @@ class LotteryCommands(CommandsOfEither):
         if len(runs) > 1 and out is None:
             raise ValueError(f"{len(runs)} runs side by side need a folder of their own: --out.")
         print(report(runs, out, numbers(options["rounds"], "rounds") or None))
+
+    def _check(self, options: Any) -> None:
+        verdicts = check(options["runs"], options["config"])
+        if options["out"] is not None:
+            write_verdicts(verdicts, options["out"])
+        print(verdicts_as_text(verdicts), end="")
+        if DIFFER in [each.word for each in verdicts]:
+            sys.exit(1)
 
     def _compact(self, options: Any) -> None:
         self.save_config_callback = None  # the small network gets a config of its own
