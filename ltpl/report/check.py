@@ -133,7 +133,7 @@ def decide(expected: Expectation, values: Sequence[float]) -> tuple[str, str]:
         return DIFFER, ""
     if expected.value is None and low <= reach[0] and reach[1] <= high:
         return AGREE, ""
-    return NOT_YET, "the interval lies on both sides: more seeds"
+    return NOT_YET, "the interval reaches across a bound: more seeds"
 
 
 def _wider(end: float, way: int) -> float:
