@@ -37,6 +37,7 @@ GIVEN = {
     "compact": ["done/seed_0/round_01", "--out", "small"],
     "status": ["done"],
     "report": ["done", "--out", "page"],
+    "check": ["done"],
 }
 FIELDS = {
     **{
@@ -188,6 +189,12 @@ def test_any_wrong_argument_is_refused_in_one_line(
         ("fit", ["--optimizer={1: 2}"], "optimizer"),
         ("report", ["--out=file"], "out"),
         ("report", ["--out=file/page"], "out"),
+        ("check", ["--out=file/page.md"], "out"),
+        ("check", ["--out=page"], "out"),
+        ("check", ["--config=folder"], "config"),
+        ("check", ["--config=file"], "config"),
+        ("check", ["--config=nowhere"], "config"),
+        ("rounds", ["--expect=[1]"], "expect"),
         ("rounds", ["--seeds=0-999999999999"], "seeds"),
         ("rounds", ["--model.network.hidden=[0]"], "hidden"),
         ("rounds", ["--levels"], "levels"),

@@ -165,7 +165,7 @@ def expected(each: Verdict) -> str:
     said = each.expected
 
     def written(number: float | None) -> str:
-        return f"{number:{sign}.10g}"
+        return f"{number:{sign}.10g}" if number else "0"
 
     if said.value is not None:
         return f"{written(said.value)} ± {said.tolerance:.10g}{unit}"

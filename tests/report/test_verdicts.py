@@ -55,7 +55,7 @@ def test_the_table_has_a_line_for_each_claim_and_one_that_counts(tmp_path: Path)
     assert lines == [
         "verdict | no. | claim | measured | expected | source",
         "not yet | 1 | better | +1.10 ± 0.14 pp (-0.17 to +2.37, n = 2); the interval reaches "
-        "across a bound: more seeds | at least +0 pp",
+        "across a bound: more seeds | at least 0 pp",
         "not yet | near | +1.10 ± 0.14 pp (-0.17 to +2.37, n = 2); the interval reaches across a "
         "bound: more seeds | -0.2 ± 0.05 pp",
         "agree | slower | 2.00 ± 0.00 (2.00 to 2.00, n = 2) | 1.5 to 2.5 | the paper",
@@ -102,9 +102,8 @@ def test_files_hold_what_their_ending_says(tmp_path: Path) -> None:
 
 def test_what_is_not_a_number_is_valid_json(tmp_path: Path) -> None:
     rng = random.Random()
-    results = [
-        synthetic.result(s, 0, rng, test_acc=acc) for s, acc in ((0, 0.9), (1, float("nan")))
-    ]
+    accuracies = enumerate((0.9, math.nan))
+    results = [synthetic.result(seed, 0, rng, test_acc=acc) for seed, acc in accuracies]
     synthetic.save(synthetic.begin(tmp_path / "run"), results)
     verdicts = check(tmp_path / "run", [{"claim": "c", "of": "dense", "at_least": 1}])
     write_verdicts(verdicts, tmp_path / "x.json")
