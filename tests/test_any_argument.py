@@ -114,7 +114,7 @@ def no_training() -> Iterator[None]:
         patch.setattr(ltpl.rounds.run.Loop, "run", lambda self, name: None)
         patch.setattr(ltpl.rounds.run, "_controls", lambda parts: [])  # of rounds that did not run
         patch.setattr(pl.Trainer, "_fit_impl", lambda self, *_, **__: None)
-        patch.setattr(ltpl.commands, "compact_checkpoint", lambda built, compact: None)
+        patch.setattr(ltpl.commands, "compact_checkpoint", lambda built, compact: "")
         yield
 
 

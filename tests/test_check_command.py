@@ -24,13 +24,17 @@ pytestmark = pytest.mark.filterwarnings(
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of the quickstart, much shorter."""
+    """A run of the quickstart, much shorter, with a claim that looks like YAML."""
     folder = tmp_path_factory.mktemp("check") / "run"
+    content = yaml.safe_load(CONFIG.read_text())
+    content["expect"] += [{"claim": "conv: better", "of": "dense", "at_most": 101, "source": "1"}]
+    config = folder.with_name("config.yaml")
+    config.write_text(yaml.safe_dump(content))
     short = ["--levels=1", "--trainer.max_epochs=2", "--quiet", "--report=false"]
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         patch.setattr(sys, "argv", ["ltpl"])
-        main(["rounds", f"--config={CONFIG}", f"--run={folder}", *short])
+        main(["rounds", f"--config={config}", f"--run={folder}", *short])
     return folder
 
 
@@ -58,7 +62,7 @@ def expecting(tmp_path: Path) -> Any:
 def test_the_expectations_of_the_config_are_in_the_record_and_are_checked(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    said = yaml.safe_load(CONFIG.read_text())["expect"]
+    said = yaml.safe_load((run.parent / "config.yaml").read_text())["expect"]
     assert json.loads((run / "run.json").read_text())["config"]["expect"] == said
     _, out = checked([str(run)], capsys)
     for entry in said:

@@ -60,7 +60,7 @@ class Plan:
     accuracy: str | None = None
     test_at: str = "end"
     save_every_n_steps: int | None = None
-    expect: list[dict[str, Any]] | None = None
+    expect: list[Any] | None = None  # of a dict, the parser would read texts as YAML once more
     report: bool = True
     quiet: bool = False
 
