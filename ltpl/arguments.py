@@ -29,6 +29,19 @@ LONGEST_PATH = 5000
 TRUST = "Build whatever a run or checkpoint names: from a stranger, that is running their code."
 
 
+def add_options_over_runs(parser: Any, command: str) -> None:
+    """Add the options of a command that reads runs and trains nothing."""
+    parser.add_argument("runs", nargs="+", help="Folders of runs.")
+    if command == "status":
+        parser.add_argument("--verify", type=bool, default=False, help="Read every file.")
+    elif command == "report":
+        parser.add_argument("--out", type=str | None, help="Folder of the page.")
+        parser.add_argument("--rounds", type=str | None, help="Rounds with curves: 0,3,7.")
+    elif command == "check":
+        parser.add_argument("--config", type=str | None, help="Config with an `expect` block.")
+        parser.add_argument("--out", type=str | None, help="A .md, .csv or .json file.")
+
+
 def must_not_plan(given: list[str]) -> None:
     """Options of `rounds` may stand in a config that `fit` shares, not on its command line."""
     for name in vars(Plan(run="")):
@@ -38,7 +51,7 @@ def must_not_plan(given: list[str]) -> None:
 
 def without_trust(given: list[str]) -> tuple[list[str], bool]:
     """Take `--trust` off where a command knows it, and say whether it was there."""
-    if given[:1] in (["rounds"], ["status"], ["report"]):
+    if given[:1] in (["rounds"], ["status"], ["report"], ["check"]):
         return given, False
     rest, trusts = [], False
     for before, x in itertools.pairwise(["", *given]):

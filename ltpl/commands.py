@@ -12,6 +12,7 @@ import ltpl.callbacks
 from ltpl.arguments import (
     TRUST,
     USUAL,
+    add_options_over_runs,
     must_not_plan,
     named,
     with_classes,
@@ -21,11 +22,13 @@ from ltpl.arguments import (
     without_trust,
 )
 from ltpl.checkpoint import hyper_parameters
-from ltpl.compacted import Built, Compact, compact_checkpoint
+from ltpl.compacted import BARE, Built, Compact, compact_checkpoint
 from ltpl.following import commands, rehearse
 from ltpl.mistakes import OneLine, explained, is_input, is_of_the_disk, naming, told
-from ltpl.report import report
+from ltpl.report import check, report
+from ltpl.report.check import DIFFER
 from ltpl.report.console import plain
+from ltpl.report.verdicts import verdicts_as_text, write_verdicts
 from ltpl.rounds.branch import Branch
 from ltpl.rounds.branches import run_branch
 from ltpl.rounds.configured import Configured
@@ -36,6 +39,7 @@ from ltpl.rounds.ranks import leads
 from ltpl.rounds.run import is_dry, run_rounds
 from ltpl.rounds.status import status
 from ltpl.trust import Trust
+from ltpl.vocabulary import OWN, SLOTS
 
 if TYPE_CHECKING:
     from pytorch_lightning.cli import ArgsType, LightningArgumentParser
@@ -43,33 +47,6 @@ if TYPE_CHECKING:
     from pytorch_lightning.cli import LightningCLI as CommandsOfEither
 else:
     ParserOfEither = CommandsOfEither = object
-
-SLOTS = {
-    "prune": "What prunes, such as PruneAtEpoch.",
-    "rewind": "Where to go back to after a pruning, such as RewindToEpoch.",
-    "slim": "A penalty that thins channels out.",
-    "early_bird": "What stops when the ticket no longer changes.",
-    "edges": "Edges that go, such as EdgePruning.",
-    "distill": "A teacher, such as Distillation.",
-    "trajectory": "What is logged about sparsity, such as Trajectory.",
-}
-OWN = {
-    "rounds": "Find tickets: train, prune, rewind, repeat; the same command again goes on.",
-    "branch": "Run controls and variants over finished rounds of a run.",
-    "status": "Show what is done and what is left.",
-    "report": "Write one page with figures and tables.",
-    "compact": "Remove pruned channels and neurons for good, prove it, write a small network.",
-}
-BARE = {  # Trainer options of `ltpl compact`: it validates, and leaves nothing behind
-    "logger": False,
-    "callbacks": [],
-    "enable_checkpointing": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-    "devices": 1,
-    "strategy": "auto",
-    "inference_mode": False,  # its batches are followed and exported afterwards
-}
 
 
 class LotteryCommands(CommandsOfEither):
@@ -157,7 +134,8 @@ class LotteryCommands(CommandsOfEither):
             parser.add_argument("--trust", type=bool, default=SUPPRESS, help=TRUST)
             return parser
         self._subcommand_method_arguments[subcommand] = []
-        parser = self.init_parser(**kwargs)
+        make = self.parser_class if subcommand == "check" else self.init_parser
+        parser = make(**kwargs)
         if subcommand == "rounds":
             parser.add_class_arguments(Plan)
         elif subcommand == "branch":
@@ -171,12 +149,7 @@ class LotteryCommands(CommandsOfEither):
             for name in ("ckpt_path", "weights_only", *vars(Plan(run=""))):  # of `fit` and `rounds`
                 parser.add_argument(f"--{name}", type=Any, default=SUPPRESS, help=SUPPRESS)
         else:
-            parser.add_argument("runs", nargs="+", help="Folders of runs.")
-            if subcommand == "status":
-                parser.add_argument("--verify", type=bool, default=False, help="Read every file.")
-            if subcommand == "report":
-                parser.add_argument("--out", type=str | None, help="Folder of the page.")
-                parser.add_argument("--rounds", type=str | None, help="Rounds with curves: 0,3,7.")
+            add_options_over_runs(parser, subcommand)
             return parser
         self._add_arguments(parser)
         if subcommand == "compact":
@@ -299,6 +272,14 @@ class LotteryCommands(CommandsOfEither):
         if len(runs) > 1 and out is None:
             raise ValueError(f"{len(runs)} runs side by side need a folder of their own: --out.")
         print(report(runs, out, numbers(options["rounds"], "rounds") or None))
+
+    def _check(self, options: Any) -> None:
+        verdicts = check(options["runs"], options["config"])
+        if options["out"] is not None:
+            write_verdicts(verdicts, options["out"])
+        print(verdicts_as_text(verdicts), end="")
+        if DIFFER in [each.word for each in verdicts]:
+            sys.exit(1)
 
     def _compact(self, options: Any) -> None:
         self.save_config_callback = None  # the small network gets a config of its own

@@ -31,6 +31,16 @@ from ltpl.tickets.snapshot import Snapshot
 from ltpl.tickets.ticket import MASK
 
 STARTS = ("inherit", "rewind", "reinit", "scratch_b")
+BARE = {  # Trainer options of `ltpl compact`: it validates, and leaves nothing behind
+    "logger": False,
+    "callbacks": [],
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "devices": 1,
+    "strategy": "auto",
+    "inference_mode": False,  # its batches are followed and exported afterwards
+}
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,11 @@ import ltpl.commands
 import ltpl.rounds.run
 from ltpl.arguments import USUAL
 from ltpl.cli import main
-from ltpl.commands import OWN, LotteryCommands
+from ltpl.commands import LotteryCommands
 from ltpl.data import Digits
 from ltpl.models import MLP
 from ltpl.modules import ImageClassifier
+from ltpl.vocabulary import OWN
 
 CONFIG = str(Path(__file__).parents[1] / "configs" / "quickstart.yaml")
 GIVEN = {
@@ -37,6 +38,7 @@ GIVEN = {
     "compact": ["done/seed_0/round_01", "--out", "small"],
     "status": ["done"],
     "report": ["done", "--out", "page"],
+    "check": ["done"],
 }
 FIELDS = {
     **{
@@ -113,7 +115,7 @@ def no_training() -> Iterator[None]:
         patch.setattr(ltpl.rounds.run.Loop, "run", lambda self, name: None)
         patch.setattr(ltpl.rounds.run, "_controls", lambda parts: [])  # of rounds that did not run
         patch.setattr(pl.Trainer, "_fit_impl", lambda self, *_, **__: None)
-        patch.setattr(ltpl.commands, "compact_checkpoint", lambda built, compact: None)
+        patch.setattr(ltpl.commands, "compact_checkpoint", lambda built, compact: "")
         yield
 
 
@@ -188,6 +190,12 @@ def test_any_wrong_argument_is_refused_in_one_line(
         ("fit", ["--optimizer={1: 2}"], "optimizer"),
         ("report", ["--out=file"], "out"),
         ("report", ["--out=file/page"], "out"),
+        ("check", ["--out=file/page.md"], "out"),
+        ("check", ["--out=page"], "out"),
+        ("check", ["--config=folder"], "config"),
+        ("check", ["--config=file"], "config"),
+        ("check", ["--config=nowhere"], "config"),
+        ("rounds", ["--expect=[1]"], "expect"),
         ("rounds", ["--seeds=0-999999999999"], "seeds"),
         ("rounds", ["--model.network.hidden=[0]"], "hidden"),
         ("rounds", ["--levels"], "levels"),

@@ -29,6 +29,7 @@ import ltpl.tickets
 from ltpl.masks import Mask, Schedule, prune
 from ltpl.masks.edges import Edges
 from ltpl.masks.threshold import Scores
+from ltpl.report import Expectation
 from ltpl.rounds.branch import Branch
 from ltpl.rounds.plan import Plan, numbers
 from ltpl.tickets.ticket import Ticket
@@ -84,6 +85,7 @@ NEEDED: dict[str, Chosen] = {  # what has no default
     "Cubic": {"first": 0, "last": 2},
     "Plan": {"run": "run"},
     "Branch": {"name": "reinit"},
+    "Expectation": {"claim": "It learns.", "of": "dense", "value": 1, "tolerance": 1},
     "Distillation": {"teacher": "ema"},
     "numbers": {"text": "0-4", "option": "text"},
     "prune": {"model": NET, "amount": 0.5},
@@ -124,6 +126,7 @@ def public() -> dict[str, Made]:
     found |= {
         "Plan": Plan,
         "Branch": Branch,
+        "Expectation": Expectation,
         "numbers": numbers,
         "Step.parse": ltpl.tickets.Step.parse,
     }

@@ -10,14 +10,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from ltpl.masks.errors import LARGEST_SEED, check_seed, check_types, checked, shown, unknown
+from ltpl.report.expect import expectations
 from ltpl.rounds.seeds import Seeds
 from ltpl.tickets.fields import MOST
 from ltpl.tickets.step import Step
 
 LEVELS = 7  # at 20 % a round 21.1 % of the weights are left, the paper's headline
 FREE = re.compile(  # options that no finished result depends on
-    r"(run|levels|densities|seeds|snapshots|branches|only|quiet|report|save_every_n_steps)(\.|$)"
-    r"|seed_everything(\.|$)"
+    r"(run|levels|densities|seeds|snapshots|branches|only|quiet|report|expect)(\.|$)"
+    r"|(save_every_n_steps|seed_everything)(\.|$)"
     r"|trainer\.(default_root_dir|enable_\w+|logger|profiler|num_sanity_val_steps)(\.|$)"
     r"|data\.(init_args\.)?(data_dir|root|pin_memory|persistent_workers)$"
 )
@@ -48,6 +49,7 @@ class Plan:
         test_at: Which weights are tested, once a round: those of the `end` or of the `early_stop`.
         save_every_n_steps: Checkpoint every n steps inside epochs too; needed where epochs are
             long.
+        expect: What the run should find, for `ltpl check`: a list of claims with their numbers.
         report: Whether to write the report page at the end.
         quiet: Whether to print nothing but errors.
     """
@@ -68,6 +70,7 @@ class Plan:
     accuracy: str | None = None
     test_at: str = "end"
     save_every_n_steps: int | None = None
+    expect: list[Any] | None = None  # of a dict, the parser would read texts as YAML once more
     report: bool = True
     quiet: bool = False
 
@@ -94,6 +97,7 @@ class Plan:
         if self.save_every_n_steps is not None and self.save_every_n_steps < 1:
             raise ValueError(f"save_every_n_steps={self.save_every_n_steps}: give 1 or more.")
         numbers(self.seeds, "seeds")
+        expectations(self.expect)
         for moment in self.snapshots or []:
             Step.parse(moment, "snapshots")
 

@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from ltpl.masks.mask import Mask
@@ -69,7 +69,7 @@ def _run_rounds(
     experiment: Experiment, plan: Plan, seeds: list[int], controls: list[str]
 ) -> RunTree:
     tree, depth = RunTree(plan.run), plan.depth(experiment.amounts)
-    options = {name: value for name, value in vars(plan).items() if name != "run"}
+    options = {name: value for name, value in asdict(plan).items() if name != "run"}
     config = {**experiment.config, **options}
     from_leader(lambda: tree.begin(config, levels=depth, seeds=seeds))
     seen = tree.record.is_file() and tree.read().get("digest")

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+
+from ltpl.report.interval import interval, quantile
+
+
+@pytest.mark.parametrize(
+    ("degrees", "printed"),  # two-sided 95 %, as printed in tables
+    [
+        *((1, "12.706"), (2, "4.303"), (3, "3.182"), (4, "2.776"), (5, "2.571"), (9, "2.262")),
+        *((10, "2.228"), (19, "2.093"), (29, "2.045"), (30, "2.042"), (60, "2.000")),
+        *((120, "1.980"), (1000, "1.962"), (9999, "1.960")),
+    ],
+)
+def test_quantiles_are_those_of_the_tables(degrees: int, printed: str) -> None:
+    assert f"{quantile(degrees):.3f}" == printed
+
+
+def test_quantiles_are_those_of_scipy() -> None:
+    stats = pytest.importorskip("scipy.stats")
+    for degrees in (*range(1, 40), random.randrange(40, 2000)):
+        assert quantile(degrees) == pytest.approx(stats.t.ppf(0.975, degrees), rel=1e-9)
+
+
+def test_the_interval_lies_around_the_mean() -> None:
+    low, high = interval([1, 2, 3, 4]) or (0, 0)
+    assert (low, high) == pytest.approx((2.5 - 2.0542, 2.5 + 2.0542), abs=1e-4)
+
+
+def test_equal_values_leave_no_doubt_and_a_single_one_leaves_all() -> None:
+    assert interval([0.5] * 3) == (0.5, 0.5)
+    assert interval([0.5]) is None
+    assert interval([]) is None
+
+
+@pytest.mark.parametrize("odd", [math.nan, math.inf])
+def test_what_is_not_finite_has_no_ends(odd: float) -> None:
+    assert all(map(math.isnan, interval([1, odd, 2]) or (0, 0)))
+
+
+def test_19_of_20_intervals_hold_the_true_mean() -> None:
+    rng = random.Random(0)
+    ends = [interval([rng.gauss(3, 2) for _ in range(4)]) for _ in range(4000)]
+    assert sum(low <= 3 <= high for low, high in ends) / len(ends) == pytest.approx(0.95, abs=0.015)
