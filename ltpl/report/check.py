@@ -214,5 +214,6 @@ def _results(place: Place, run: Run) -> list[Result]:
 
 
 def _kind(line: Line | None) -> str:
-    known = line is not None and line.kind not in (None, line.branch)
-    return f" --kind {shlex.quote(str(line.kind))}" if line and known else ""
+    if line is None or line.kind in (None, line.branch):
+        return ""
+    return f" --kind {shlex.quote(str(line.kind))}"

@@ -24,6 +24,7 @@ from ltpl.report.measures import MEASURES
 
 FORMAT = "ltpl.check/1"
 TITLES = ("run", "verdict", "no.", "claim", "measured", "expected", "source")
+PROSE = ("claim", "measured", "source")  # their lines break
 
 
 def summary(verdicts: Sequence[Verdict]) -> str:
@@ -106,12 +107,12 @@ def verdicts_section(run: Run, runs: Sequence[Run] = ()) -> str:
         return ""
     head, *lines = _cells(verdicts)
     titles = "".join(f'<th scope="col" class="left">{escape(cell)}</th>' for cell in head)
-    body = "".join(
-        "<tr>"
-        + "".join(f'<td class="left prose">{_typeset(cell)}</td>' for cell in line)
-        + "</tr>\n"
-        for line in lines
-    )
+    kinds = ["left prose" if title in PROSE else "left" for title in head]
+    body = ""
+    for line in lines:
+        cells = zip(kinds, map(_typeset, line), strict=True)
+        row = "".join(f'<td class="{kind}">{cell}</td>' for kind, cell in cells)
+        body += f"<tr>{row}</tr>\n"
     return _section(
         '<div class="scroll" tabindex="0" role="region" aria-label="Expected and measured">\n'
         f"<table>\n<thead><tr>{titles}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>\n</div>\n"
