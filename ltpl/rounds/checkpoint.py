@@ -188,6 +188,13 @@ def newest_checkpoint(folder: Path) -> tuple[Path, int] | None:
     return max(whole, key=lambda found: found[1], default=None)
 
 
+def logged_before(checkpoint: Path) -> int:
+    """Return on which step the next metric is logged: several optimisers share one."""
+    content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    loop = content["loops"]["fit_loop"]["epoch_loop.state_dict"]
+    return int(loop["_batches_that_stepped"])
+
+
 def _must_be_whole(path: Path) -> None:
     """Compare all of a checkpoint with the checksums in it, as torch does not."""
     with zipfile.ZipFile(path) as file:
