@@ -32,8 +32,8 @@ def picture(keep: Tensor) -> Tensor | None:
         >>> picture(torch.ones(6, 1, 5, 5, dtype=torch.bool)).shape
         torch.Size([3, 202, 310])
     """
-    tiles = _tiles(keep.detach().cpu())
-    if tiles is None or not tiles.numel():
+    tiles = _tiles(keep.detach().cpu()) if keep.numel() else None
+    if tiles is None:
         return None
     shares = tiles / tiles.max().clamp(min=1e-12)
     cells = _side_by_side(shares.expand(-1, 3, -1, -1))
