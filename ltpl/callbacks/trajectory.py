@@ -81,7 +81,8 @@ class Trajectory(Sizing):
 
     def _parameters(self, trainer: Any, pl_module: nn.Module) -> dict[str, nn.Parameter]:
         if self.include is None and self.exclude is None:
-            chosen = {n: p for m in maskers(trainer) for n, p in m.prunable(pl_module).items()}
+            pruning = [m for m in maskers(trainer) if getattr(m, "prunes", True)]
+            chosen = {n: p for m in pruning for n, p in m.prunable(pl_module).items()}
             if chosen:
                 return chosen
         return prunable(pl_module, self.include, self.exclude)

@@ -12,7 +12,7 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import BATCHES, Tiny, TwoOptimizers, loader, network, trainer
 
-from ltpl.callbacks import EarlyBird, FreezeSparsity, PruneAtEpoch, Trajectory
+from ltpl.callbacks import EarlyBird, FreezeSparsity, NetworkSlimming, PruneAtEpoch, Trajectory
 from ltpl.callbacks.mask_picture import picture
 from ltpl.masks import Mask, prunable, prune
 
@@ -94,6 +94,15 @@ def test_a_callback_that_only_watches_does_not_say_what_is_prunable(tmp_path: An
     runner.fit(module, loader())
     weights = sum(p.numel() for p in prunable(module).values())
     assert float(runner.callback_metrics["ticket/kept"]) == weights
+
+
+def test_a_callback_that_only_penalises_does_not_say_what_is_prunable(tmp_path: Any) -> None:
+    pruner = PruneAtEpoch(1, 0.5)
+    logged = scalars(
+        tmp_path, Tiny(), NetworkSlimming(1e-3, None), pruner, Trajectory(), max_epochs=2
+    )
+    assert logged["ticket/kept"][-1][1] == pruner.mask.kept
+    assert logged["ticket/density"][-1][1] == 0.5
 
 
 def test_every_logger_of_the_trainer_gets_it(tmp_path: Any) -> None:
