@@ -196,12 +196,10 @@ class Round:
         )
         self._log_densities()
         if leads():
-            level = self.lineage.level
-            amount = amount_of(parts.pruner, level) if level else 0.0
-            amount = None if level and self.plan.densities else amount
+            level, given = self.lineage.level, bool(self.plan.densities)
+            amount = 0.0 if level == 0 else None if given else amount_of(parts.pruner, level)
             conclude(self._events, result, amount, log_step(trainer))
-        self._events.experiment.close()
-        if leads():
+            self._events.experiment.close()
             result.save(self.folder / FILE)
             for checkpoint in (self.folder / "checkpoints").glob("last.ckpt"):
                 checkpoint.unlink()
