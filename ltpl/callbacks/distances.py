@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ltpl.callbacks.board import boards, log_step
 from ltpl.masks.errors import check_folder_name
 from ltpl.masks.files import whole_file
 from ltpl.masks.stability import random_distance
@@ -76,23 +77,22 @@ class Record:
             with whole_file(self.file) as beside:
                 beside.write_text(json.dumps(watch.numbers()) + "\n")
 
-    def show(self, trainer: Any, watch: Watch, amount: float) -> None:
-        """Hand the distances of an amount as a picture to TensorBoard, if there are new ones.
+    def show(self, trainer: Any, watch: Watch, *amounts: float) -> None:
+        """Hand the distances of amounts as pictures to TensorBoard, if there are new ones.
 
         Other loggers are left alone.
         """
-        history = watch[amount].history
-        if len(history.epochs) < 2 or self._shown.get(amount) == len(history.epochs):
-            return
-        self._shown[amount] = len(history.epochs)
-        found = watch[amount].found
-        place = history.epochs.index(found) if found in history.epochs else None
-        image = picture(history.distances, random_distance(amount), place)
-        for logger in trainer.loggers:
-            kinds = {kind.__name__ for kind in type(logger).__mro__}
-            if "TensorBoardLogger" in kinds and trainer.is_global_zero:
-                tag = f"{self.name}/{amount}/distances"
-                logger.experiment.add_image(tag, image, trainer.global_step)
+        for amount in amounts:
+            history = watch[amount].history
+            if len(history.epochs) < 2 or self._shown.get(amount) == len(history.epochs):
+                continue
+            self._shown[amount] = len(history.epochs)
+            found = watch[amount].found
+            place = history.epochs.index(found) if found in history.epochs else None
+            image = picture(history.distances, random_distance(amount), place)
+            for logger in boards(trainer):
+                tag = f"{self.name}/distances/{amount}"
+                logger.experiment.add_image(tag, image, log_step(trainer))
 
 
 def _free(folder: Path, name: str) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +9,7 @@ from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 from typing_extensions import override
 
+from ltpl.callbacks.board import write
 from ltpl.callbacks.distances import Record
 from ltpl.callbacks.folder import callback_folder
 from ltpl.callbacks.found import keep_ticket, must_watch_alike, speak_of_factors
@@ -177,9 +177,7 @@ class EarlyBird(PruneAtEpoch):
         else:
             # initialisation; or resumed from a checkpoint of an epoch's last batch, after which
             # Lightning does not call `on_train_epoch_end`
-            values = self._look(trainer, pl_module)
-            for logger in trainer.loggers if values else ():
-                logger.log_metrics(values, step=trainer.global_step)
+            write(trainer, self._look(trainer, pl_module))
         self._stop_if_found(trainer)
 
     def _follow_trunk(self, trainer: Any, pl_module: Any) -> None:
@@ -265,14 +263,11 @@ class EarlyBird(PruneAtEpoch):
                 "EarlyBird prunes only what it has found. Rounds prune by another callback: "
                 "PruneAtEpoch, or NetworkSlimming."
             )
-        before: Mapping[str, Tensor] = mask or {}
-        return Mask({n: keep & before[n] if n in before else keep for n, keep in found.items()})
+        return Mask({n: k & mask[n] if mask and n in mask else k for n, k in found.items()})
 
     @override
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         super().on_train_end(trainer, pl_module)
-        for amount in self.watched:
-            self._record.show(trainer, self.watch, amount)
         missing = [amount for amount, epoch in self.found.items() if epoch is None]
         if missing and not trainer.fast_dev_run:
             promised = self.action == "prune" and self.act_on in missing
@@ -280,6 +275,10 @@ class EarlyBird(PruneAtEpoch):
                 f"{self.name}: training ended after {trainer.current_epoch} epochs, and no ticket "
                 f"was found for {', '.join(map(str, missing))}: train longer, or raise eps."
             )
+
+    @override
+    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
+        self._record.show(trainer, self.watch, *self.watched)
 
     @override
     def state_dict(self) -> dict[str, Any]:

@@ -77,12 +77,13 @@ class Watch:
         return found
 
     def measured(self, epoch: int) -> dict[str, float]:
-        """Return `AMOUNT/to_previous`, `/to_window` and `/to_init` of an epoch, and `/found`."""
+        """Return `distance/AMOUNT`, `to_window/` and `to_init/` of an epoch, and `found/`."""
         values: dict[str, float] = {}
         for amount, detector in self.detectors.items():
             newest = detector.measured() if detector.history.epochs[-1:] == [epoch] else {}
             newest["found"] = float(detector.found is not None)
-            values |= {f"{amount}/{what}": value for what, value in newest.items()}
+            tags = {"to_previous": "distance"}
+            values |= {f"{tags.get(what, what)}/{amount}": value for what, value in newest.items()}
         return values
 
     def described(self, amount: float) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from typing_extensions import override
 
+from ltpl.callbacks.board import log_step
 from ltpl.callbacks.namespace import Checkpoint
 from ltpl.callbacks.position import restarts
 from ltpl.rounds.pulse import Pulse
@@ -37,7 +38,7 @@ class MidRound(Checkpoint):
         self.every_n_steps = every_n_steps
         self._stopped = False
         self._saving = False
-        self._last_step = 0
+        self._last_step = self._next_row = 0
         self._after_validation = False
         self._plateaus: list[float | None] = []
         self._saved_at = time.monotonic()
@@ -82,7 +83,7 @@ class MidRound(Checkpoint):
             return
         self._after_validation = loop._should_check_val_fx(trainer.fit_loop._data_fetcher)
         if not self._after_validation:
-            self._save(trainer, stops)
+            self._save(trainer, stops, inside=True)
 
     @override
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
@@ -96,7 +97,7 @@ class MidRound(Checkpoint):
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         if self._after_validation:
             self._after_validation = False
-            self._save(trainer, self.pulse.stops(trainer, now=True))
+            self._save(trainer, self.pulse.stops(trainer, now=True), inside=True)
 
     @override
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
@@ -118,7 +119,8 @@ class MidRound(Checkpoint):
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         self.pulse.ends()
 
-    def _save(self, trainer: Any, leave: bool) -> None:
+    def _save(self, trainer: Any, leave: bool, inside: bool = False) -> None:
+        self._next_row = log_step(trainer) + inside  # Lightning counts when the batch has ended
         if not trainer.fast_dev_run:
             self._write(trainer)
         if leave:
@@ -150,7 +152,8 @@ class MidRound(Checkpoint):
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        return {"stopped": self._stopped, "plateaus": self._plateaus}
+        row = self._next_row if self._saving else None
+        return {"stopped": self._stopped, "plateaus": self._plateaus, "next_row": row}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -186,6 +189,16 @@ def newest_checkpoint(folder: Path) -> tuple[Path, int] | None:
                 f"{path} cannot be read ({type(error).__name__}): passed over.", stacklevel=2
             )
     return max(whole, key=lambda found: found[1], default=None)
+
+
+def logged_before(checkpoint: Path) -> int:
+    """Return the step at which the next metrics are logged; several optimisers share one."""
+    content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    try:
+        row = content["callbacks"][MidRound.__name__]["next_row"]
+    except (KeyError, TypeError):  # not one of ours
+        row = None
+    return row if isinstance(row, int) else int(content["global_step"])
 
 
 def _must_be_whole(path: Path) -> None:

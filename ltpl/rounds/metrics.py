@@ -1,10 +1,8 @@
-"""What a round logs: one CSV and TensorBoard events, streamed, without doubled steps."""
+"""`metrics.csv`: what a round logs, streamed, without doubled steps."""
 
 from __future__ import annotations
 
 import csv
-import importlib
-import time
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,9 +13,6 @@ from typing_extensions import override
 
 from ltpl.callbacks.namespace import Logger
 from ltpl.masks.files import whole_file
-from ltpl.rounds.ranks import leads
-
-EVENTS = "events.out.tfevents."
 
 
 class MetricsFile(Logger):
@@ -110,48 +105,3 @@ class MetricsFile(Logger):
         writer.writerows(rows[:-1])
         self._settled = file.tell()
         writer.writerow(rows[-1])
-
-
-class _Events:
-    """One file of events for validation, training and test; none of hyper-parameters."""
-
-    def save(self) -> None:
-        self.experiment.flush()  # type: ignore[attr-defined]
-
-    def finalize(self, status: str) -> None:
-        self.experiment.flush()  # type: ignore[attr-defined]
-
-
-def events(package: str, folder: Path, from_step: int) -> Any:
-    """Return a TensorBoard logger for a round.
-
-    Args:
-        package: `pytorch_lightning` or `lightning.pytorch`: whose Trainer it is for.
-        folder: Folder of the round.
-        from_step: What an interrupted run logged from here on is hidden: it is logged again.
-    """
-    if leads():
-        _make_way(folder, bool(from_step))
-    logger = importlib.import_module(f"{package}.loggers").TensorBoardLogger
-    kind = type("Events", (_Events, logger), {})
-    purge = {"purge_step": from_step} if from_step else {}
-    seed, level = folder.parent, folder.name
-    return kind(seed.parent, name=seed.name, version=level, default_hp_metric=False, **purge)
-
-
-def _make_way(folder: Path, goes_on: bool) -> None:
-    """Remove the events of a round that begins anew; let those of one that goes on be the first.
-
-    TensorBoard reads files by name, which begins with the time at which they were made; the clock
-    may have been put back since, or show the same second.
-    """
-    files = sorted(folder.glob(f"{EVENTS}*"))
-    if not goes_on:
-        for file in files:
-            file.unlink()
-        return
-    first = int(time.time()) - len(files)
-    for number, file in enumerate(files):
-        made, _, rest = file.name.removeprefix(EVENTS).partition(".")
-        if made.isdigit() and int(made) > first + number:
-            file.replace(folder / f"{EVENTS}{first + number:010}.{rest}")

@@ -9,21 +9,24 @@ from typing import Any
 
 import yaml
 
+from ltpl.callbacks.board import log_step
 from ltpl.callbacks.masking import tell
 from ltpl.callbacks.position import go_to, position
 from ltpl.callbacks.rewinding import RewindToEpoch
+from ltpl.callbacks.trajectory import by_layer, densities
 from ltpl.masks.files import whole_file
 from ltpl.masks.mask import Mask
 from ltpl.masks.paths import Live
 from ltpl.masks.schedule import Never
-from ltpl.rounds.checkpoint import MidRound, newest_checkpoint
-from ltpl.rounds.draw import prepare, without_slots
+from ltpl.rounds.checkpoint import MidRound, logged_before, newest_checkpoint
+from ltpl.rounds.draw import amount_of, prepare, without_slots
 from ltpl.rounds.evaluate import tested, validated
+from ltpl.rounds.events import conclude, events
 from ltpl.rounds.experiment import Experiment, Parts
 from ltpl.rounds.keeping import KeepSnapshot
 from ltpl.rounds.living import Living
 from ltpl.rounds.measure import Measure, accuracy, validation_loss
-from ltpl.rounds.metrics import MetricsFile, events
+from ltpl.rounds.metrics import MetricsFile
 from ltpl.rounds.plan import Plan
 from ltpl.rounds.pulse import Pulse
 from ltpl.rounds.ranks import from_leader, leads, must_agree, wait_for_all
@@ -62,7 +65,7 @@ class Round:
         self.lineage = lineage
         self.folder = folder = lineage.folder
         self.checkpoint = from_leader(lambda: newest_checkpoint(folder))
-        from_step = self.checkpoint[1] if self.checkpoint else 0
+        from_step = logged_before(self.checkpoint[0]) if self.checkpoint else 0
         self._epochs = EpochSeeds(seeds.order, seeds.augmentation)
         self._start = TicketStart()
         self._display = display
@@ -78,7 +81,8 @@ class Round:
             with whole_file(folder / "config.yaml") as beside:
                 beside.write_text(yaml.safe_dump(experiment.config, sort_keys=False))
         self._events = events(experiment.package, folder, from_step)
-        loggers = [self._events, MetricsFile(folder / "metrics.csv", from_step)]
+        self._metrics = MetricsFile(folder / "metrics.csv", from_step)
+        loggers = [self._events, self._metrics]
         self.parts: Parts = experiment.build(seeds.init, folder, callbacks, loggers)
         prepare(self.parts)
         self.parts.pruner.schedule = Never()  # what is next is drawn when the round has ended
@@ -120,6 +124,8 @@ class Round:
     def train(self) -> None:
         """Validate the ticket, train it, and write the trained network."""
         trainer, module, data = self.parts.trainer, self.parts.module, self.parts.data
+        if self.checkpoint is None:
+            self._log_densities()
         if self.checkpoint is None and (start := validated(self.parts)):
             self._measure.start_with(start, validation_loss(start, self.plan.monitor))
             accuracy(start, self.plan.accuracy)
@@ -189,13 +195,26 @@ class Round:
             branch=self.lineage.branch,
             files={f.name: stored_digest(f) or "" for f in self.folder.glob("*.safetensors")},
         )
-        self._events.experiment.close()
+        self._log_densities()
         if leads():
+            level, given = self.lineage.level, bool(self.plan.densities)
+            amount = 0.0 if level == 0 else None if given else amount_of(parts.pruner, level)
+            conclude(self._events, result, amount, log_step(trainer))
+            self._events.experiment.close()
             result.save(self.folder / FILE)
             for checkpoint in (self.folder / "checkpoints").glob("last.ckpt"):
                 checkpoint.unlink()
         wait_for_all()
         return result
+
+    def _log_densities(self) -> None:
+        """Log what is kept, where training starts and where it ends; here layers go into events."""
+        mask, step = self.parts.pruner.mask, log_step(self.parts.trainer)
+        assert mask is not None
+        values = densities(mask, self.parts.module)
+        for logger, more in ((self._events, by_layer(mask)), (self._metrics, {})):
+            logger.log_metrics(values | more, step)
+            logger.save()
 
     def _epochs_trained(self) -> float | None:
         """Return how many epochs this round has trained, without those before its ticket."""

@@ -53,6 +53,9 @@ def _values(result: Result) -> dict[str, float]:
         "weights_left": float(result.kept),
         "val_acc": result.val_acc,
         "test_acc": result.test_acc,
+        "start_acc": result.start_acc,
+        "pruned_acc": result.pruned_acc,
         "early_stop_step": result.early_stop_step,
+        "epochs": result.epochs,
     }
     return {name: float(value) for name, value in found.items() if value is not None}

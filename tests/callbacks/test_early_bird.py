@@ -174,23 +174,24 @@ def test_every_distance_goes_to_the_loggers(tmp_path: Path) -> None:
     fit(tmp_path, bird, last, logger=loggers, log_every_n_steps=1)
     events = EventAccumulator(loggers[1].log_dir).Reload()
     table = bird.distances()
-    tags = {t.rpartition("/")[2] for t in events.Tags()["scalars"] if "early_bird/0.4/" in t}
-    assert tags == {"to_previous", "to_window", "to_init", "found"}
+    tags = {t for t in events.Tags()["scalars"] if t.startswith("early_bird/")}
+    shown = ("distance", "to_window", "to_init", "found")
+    assert tags == {f"early_bird/{what}/0.4" for what in shown}
 
     def written(what: str) -> list[float]:
-        return [event.value for event in events.Scalars(f"early_bird/0.4/{what}")]
+        return [event.value for event in events.Scalars(f"early_bird/{what}/0.4")]
 
     steps = [float(table[i, i - 1]) for i in range(2, EPOCHS + 1)]
-    assert written("to_previous") == pytest.approx(steps)
+    assert written("distance") == pytest.approx(steps)
     assert written("to_window") == pytest.approx(
         [max(steps[i - 2 : i + 1]) for i in range(2, len(steps))]
     )
     assert written("to_init") == pytest.approx([float(table[i, 0]) for i in range(1, EPOCHS + 1)])
     flags = [float(bird.found[0.4] is not None and e >= bird.found[0.4]) for e in range(1, 9)]
     assert written("found") == flags
-    assert last.rows[-1]["early_bird/0.4/to_previous"] == pytest.approx(float(steps[-2]))
+    assert last.rows[-1]["early_bird/distance/0.4"] == pytest.approx(float(steps[-2]))
     header = Path(loggers[0].log_dir, "metrics.csv").read_text().splitlines()[0]
-    assert "early_bird/0.4/to_window" in header.split(",")
+    assert "early_bird/to_window/0.4" in header.split(",")
 
 
 def test_the_picture_shows_each_pair_of_epochs(tmp_path: Path) -> None:
@@ -198,8 +199,8 @@ def test_the_picture_shows_each_pair_of_epochs(tmp_path: Path) -> None:
     bird = EarlyBird(0.5, action="stop", **EASY)
     fit(tmp_path, bird, logger=logger, log_every_n_steps=1, min_epochs=6, max_epochs=6)
     events = EventAccumulator(logger.log_dir, size_guidance={"images": 0}).Reload()
-    assert [t for t in events.Tags()["images"]] == ["early_bird/0.5/distances"]
-    shown = events.Images("early_bird/0.5/distances")
+    assert [t for t in events.Tags()["images"]] == ["early_bird/distances/0.5"]
+    shown = events.Images("early_bird/distances/0.5")
     assert [event.step for event in shown] == [bird.found[0.5] * BATCHES, 6 * BATCHES]
     image = decoded(shown[-1].encoded_image_string)
     assert torch.equal(image, picture(bird.distances(), 0.5, bird.found[0.5] - 1))

@@ -118,7 +118,7 @@ def test_it_works_with_the_other_package_too(tmp_path: Path) -> None:
         [sys.executable, "-c", OTHER, str(tmp_path)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "True ['early_bird/0.5/distances']"
+    assert done.stdout.splitlines()[-1] == "True ['early_bird/distances/0.5']"
 
 
 @pytest.mark.slow

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from ltpl.callbacks import RewindToEpoch
 from ltpl.rounds.alone import alone
+from ltpl.rounds.events import events
 from ltpl.rounds.finite import Astray, Diverged, Finite
-from ltpl.rounds.metrics import events
 from ltpl.rounds.status import status
 
 DAC_OVERRIDE, DROP = 1, 24  # what lets root write anywhere; prctl's word to give it up

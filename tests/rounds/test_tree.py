@@ -78,9 +78,10 @@ def test_the_summary_is_shown_by_tensorboard(run: Run) -> None:
     events.Reload()
     for level in range(3):
         both = [r for r in run.results if r.round == level]
-        mean = sum(r.test_acc for r in both) / 2
-        of_rounds = {e.step: e.value for e in events.Scalars("rounds/test_acc")}
-        assert of_rounds[level] == pytest.approx(mean)
+        for name in ("val_acc", "start_acc", "early_stop_step", "epochs", "test_acc"):
+            mean = sum(getattr(r, name) for r in both) / 2
+            of_rounds = {e.step: e.value for e in events.Scalars(f"rounds/{name}")}
+            assert of_rounds[level] == pytest.approx(mean)
         pruned = round(1000 * (1 - both[0].density))
         on_axis = {e.step: e.value for e in events.Scalars("pruned_permille/test_acc")}
         assert on_axis[pruned] == pytest.approx(mean)
