@@ -3,9 +3,10 @@
 from ltpl.report.alarm import alarm
 from ltpl.report.folder import report
 from ltpl.report.lines import Line, Run, read_runs
+from ltpl.report.numbers import as_csv
 from ltpl.report.score import Score
 from ltpl.report.spread import Spread
-from ltpl.report.tables import Row, as_csv, as_markdown, as_text, rows
+from ltpl.report.tables import Row, as_latex, as_markdown, as_text, rows
 
 __all__ = [
     "Line",
@@ -15,6 +16,7 @@ __all__ = [
     "Spread",
     "alarm",
     "as_csv",
+    "as_latex",
     "as_markdown",
     "as_text",
     "read_runs",

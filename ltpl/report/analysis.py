@@ -1,0 +1,216 @@
+"""What the numbers say: the questions of the papers, answered as far as the results decide them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from ltpl.report.console import plain
+from ltpl.report.differences import (
+    STEP,
+    Difference,
+    between,
+    early_stop,
+    in_words,
+    some,
+    tally,
+    with_dense,
+)
+from ltpl.report.drawing import when_to_prune
+from ltpl.report.lines import Line, Run
+from ltpl.report.pairs import density, rival
+from ltpl.report.roles import CONTROLS, is_compared, is_one_shot, is_ticket, policy
+from ltpl.report.score import Score
+from ltpl.report.spread import Spread, per_cent
+from ltpl.tickets.result import Result
+
+_OTHER_WAYS = ("finetune", "lr_rewind", "continue")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A question, and what the numbers say.
+
+    Args:
+        question: As the papers ask it.
+        lines: Sentences.
+    """
+
+    question: str
+    lines: list[str]
+
+
+def answers(run: Run, measure: Score) -> list[Answer]:
+    """Return the questions that a run has numbers for, with their answers.
+
+    Args:
+        run: A run.
+        measure: What is compared.
+    """
+    asked: dict[str, Callable[[Run, Score], list[str]]] = {
+        "Is retraining needed?": retraining,
+        "How much does pruning gain?": gain,
+        "Is there a lottery ticket?": lottery_ticket,
+        "Does the ticket differ from fine-tuning?": fine_tuning,
+        "Iterative or one-shot?": iterative_or_one_shot,
+        "When to prune?": when_to_prune,
+    }
+    found = {question: answer(run, measure) for question, answer in asked.items()}
+    return [Answer(question, lines) for question, lines in found.items() if lines]
+
+
+def as_markdown(told_of: Sequence[tuple[str, Sequence[Answer]]]) -> str:
+    """Return answers in Markdown.
+
+    Args:
+        told_of: Name of each run, and what its numbers say.
+    """
+    text = "# What the numbers say\n"
+    for name, found in told_of:
+        text += f"\n## {_marked(name)}\n" if len(told_of) > 1 else ""
+        for answer in found:
+            lines = "".join(f"- {_marked(line)}\n" for line in answer.lines)
+            text += f"\n### {answer.question}\n\n{lines}"
+    return plain(text)
+
+
+def retraining(run: Run, measure: Score) -> list[str]:
+    """Return what retraining gains over the mask on trained weights, and on rewound ones."""
+    validated = replace(measure, stage="validation") if measure.stage == "test" else measure
+    lines = []
+    for line in filter(is_compared, run.lines):
+        pruned = _gains(run, line, "pruned", validated, validated.pruned)
+        rewound = _gains(run, line, "untrained", validated, validated.start)
+        if not (pruned or rewound):
+            continue
+        name = f"{_capital(_named(line))}, retrained against"
+        if pruned:
+            lines.append(f"{name} the mask on the trained weights: {tally(pruned)}.")
+        else:
+            lines.append(f"{name} the mask on the trained weights: not measured.")
+        if rewound:
+            lines.append(f"{name} its weights before retraining: {tally(rewound)}.")
+        for gained in some(pruned or rewound):
+            level = line.level(gained.round)
+            lines.append(_before_and_after(level, validated, gained))
+    return lines
+
+
+def _gains(
+    run: Run, line: Line, before: str, measure: Score, value: Callable[[Result], float | None]
+) -> list[Difference]:
+    found = []
+    for number in (n for n in line.rounds if n):
+        level = line.level(number)
+        ends = Spread.of(
+            after - first
+            for r in level
+            if (after := measure.validation(r)) is not None and (first := value(r)) is not None
+        )
+        if ends:
+            where = (number, density(level), measure)
+            found.append(Difference(run.name, "retrained", before, *where, ends))
+    return found
+
+
+def _before_and_after(level: Sequence[Result], measure: Score, gained: Difference) -> str:
+    stages = (
+        ("as pruned", measure.pruned),
+        ("before retraining", measure.start),
+        ("retrained", measure.validation),
+    )
+    means = [(name, Spread.of(value(r) for r in level)) for name, value in stages]
+    shown = [f"{s.mean:.{measure.decimals}f}{measure.unit} {name}" for name, s in means if s]
+    share = per_cent(gained.density)
+    return f"At {share} % of the weights: {', '.join(shown)}; {_surely(gained)}."
+
+
+def _surely(difference: Difference, among: int = 1) -> str:
+    """Return a difference in short: mean, interval, n and whether it is decided."""
+    measure, spread = difference.measure, difference.spread
+    mean = f"{spread.mean:+.{measure.decimals}f}{measure.difference_unit}"
+    if spread.n == 1:
+        return f"{mean} (n = 1): one seed decides nothing"
+    bounds = spread.between(measure.decimals, among)
+    wider = f", widened for the choice among {among}" if among > 1 else ""
+    interval = f"95 % interval {bounds}{wider}, " if bounds else ""
+    verdict = "decided" if spread.decided(among) else "not decided"
+    return f"{mean} ({interval}n = {spread.n}): {verdict}"
+
+
+def gain(run: Run, measure: Score) -> list[str]:
+    """Return by how much the best level of each line differs from the dense network."""
+    lines = []
+    for line in filter(is_compared, run.lines):
+        if found := list(with_dense(run, line, measure)):
+            best = min(found, key=lambda d: d.loss)
+            where = f"{per_cent(best.density)} % of the weights"
+            first = f"At best, at {where}," if len(found) > 1 else f"At {where}"
+            lines.append(f"{first} {_named(line)} - dense is {_surely(best, len(found))}.")
+    return lines
+
+
+def lottery_ticket(run: Run, measure: Score) -> list[str]:
+    """Return how rewound tickets compare with dense and with the controls of the papers."""
+    lines = []
+    for line in filter(is_ticket, run.lines):
+        name = f"{_capital(_named(line))} against"
+        lines += in_words(list(with_dense(run, line, measure)), f"{name} dense")
+        lines += _speed(list(with_dense(run, line, STEP, early_stop)), f"{name} dense")
+        for control in (b for b in run.branches if b.does in CONTROLS and rival(run, b) is line):
+            title = f"{name} {control.title}"
+            lines += in_words(list(between(run, line, control, measure)), title)
+            lines += _speed(list(between(run, line, control, STEP, early_stop)), title)
+    if lines and not any(line.does == "reinit" for line in run.branches):
+        lines.append("Against the same masks over new initial weights (reinit): not measured.")
+    return lines
+
+
+def _speed(found: Sequence[Difference], title: str) -> list[str]:
+    return [f"{title}, lowest validation loss: {tally(found)}."] if found else []
+
+
+def fine_tuning(run: Run, measure: Score) -> list[str]:
+    """Return how tickets compare with other ways to go on under the same masks."""
+    others = [b for b in run.lines if is_compared(b) and policy(b) in _OTHER_WAYS]
+    tickets = list(filter(is_ticket, run.lines))
+    pairs = [(t, o) for t in tickets for o in others if is_one_shot(t) == is_one_shot(o)]
+    return _compared(run, pairs, measure)
+
+
+def iterative_or_one_shot(run: Run, measure: Score) -> list[str]:
+    """Return how pruning in rounds compares with pruning at once."""
+    lines = [line for line in run.lines if is_compared(line) and line.option("drawn_at") is None]
+    at_once = [line for line in lines if is_one_shot(line)]
+    pairs = [
+        (line, one)
+        for line in lines
+        for one in at_once
+        if not is_one_shot(line) and policy(line) == policy(one)
+    ]
+    return _compared(run, pairs, measure)
+
+
+def _compared(run: Run, pairs: Sequence[tuple[Line, Line]], measure: Score) -> list[str]:
+    return [
+        line
+        for first, second in pairs
+        for line in in_words(
+            list(between(run, first, second, measure)),
+            f"{_capital(_named(first))} against {second.title}",
+        )
+    ]
+
+
+def _named(line: Line) -> str:
+    return "the ticket" if line.branch is None else line.title
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:] if text.startswith("the ") else text
+
+
+def _marked(text: str) -> str:
+    for mark in "\\<>*_`[]":
+        text = text.replace(mark, f"\\{mark}")
+    return " ".join(text.split())
