@@ -11,9 +11,6 @@ from ltpl.report.differences import (
     Difference,
     between,
     early_stop,
-    in_words,
-    some,
-    tally,
     with_dense,
 )
 from ltpl.report.drawing import when_to_prune
@@ -22,6 +19,7 @@ from ltpl.report.pairs import density, rival
 from ltpl.report.roles import CONTROLS, is_compared, is_one_shot, is_ticket, policy
 from ltpl.report.score import Score
 from ltpl.report.spread import Spread, per_cent
+from ltpl.report.verdicts import against, in_words, some, surely, tally
 from ltpl.tickets.result import Result
 
 _OTHER_WAYS = ("finetune", "lr_rewind", "continue")
@@ -122,20 +120,7 @@ def _before_and_after(level: Sequence[Result], measure: Score, gained: Differenc
     means = [(name, Spread.of(value(r) for r in level)) for name, value in stages]
     shown = [f"{s.mean:.{measure.decimals}f}{measure.unit} {name}" for name, s in means if s]
     share = per_cent(gained.density)
-    return f"At {share} % of the weights: {', '.join(shown)}; {_surely(gained)}."
-
-
-def _surely(difference: Difference, among: int = 1) -> str:
-    """Return a difference in short: mean, interval, n and whether it is decided."""
-    measure, spread = difference.measure, difference.spread
-    mean = f"{spread.mean:+.{measure.decimals}f}{measure.difference_unit}"
-    if spread.n == 1:
-        return f"{mean} (n = 1): one seed decides nothing"
-    bounds = spread.between(measure.decimals, among)
-    wider = f", widened for the choice among {among}" if among > 1 else ""
-    interval = f"95 % interval {bounds}{wider}, " if bounds else ""
-    verdict = "decided" if spread.decided(among) else "not decided"
-    return f"{mean} ({interval}n = {spread.n}): {verdict}"
+    return f"At {share} % of the weights: {', '.join(shown)}; {surely(gained)}."
 
 
 def gain(run: Run, measure: Score) -> list[str]:
@@ -145,8 +130,9 @@ def gain(run: Run, measure: Score) -> list[str]:
         if found := list(with_dense(run, line, measure)):
             best = min(found, key=lambda d: d.loss)
             where = f"{per_cent(best.density)} % of the weights"
-            first = f"At best, at {where}," if len(found) > 1 else f"At {where}"
-            lines.append(f"{first} {_named(line)} - dense is {_surely(best, len(found))}.")
+            first = "At the best level, " if len(found) > 1 else "At "
+            gained = surely(best, len(found))
+            lines.append(f"{first}{where}, {_named(line)} minus dense is {gained}.")
     return lines
 
 
@@ -154,20 +140,22 @@ def lottery_ticket(run: Run, measure: Score) -> list[str]:
     """Return how rewound tickets compare with dense and with the controls of the papers."""
     lines = []
     for line in filter(is_ticket, run.lines):
-        name = f"{_capital(_named(line))} against"
-        lines += in_words(list(with_dense(run, line, measure)), f"{name} dense")
-        lines += _speed(list(with_dense(run, line, STEP, early_stop)), f"{name} dense")
-        for control in (b for b in run.branches if b.does in CONTROLS and rival(run, b) is line):
-            title = f"{name} {control.title}"
-            lines += in_words(list(between(run, line, control, measure)), title)
-            lines += _speed(list(between(run, line, control, STEP, early_stop)), title)
+        lines += in_words(list(with_dense(run, line, measure)))
+        lines += _speed(list(with_dense(run, line, STEP, early_stop)))
+        controls = [b for b in run.branches if b.does in CONTROLS and rival(run, b) is line]
+        for control in sorted(controls, key=lambda b: CONTROLS.index(str(b.does))):
+            lines += in_words(list(between(run, line, control, measure)))
+            if control.does == "reinit":
+                lines += _speed(list(between(run, line, control, STEP, early_stop)))
     if lines and not any(line.does == "reinit" for line in run.branches):
         lines.append("Against the same masks over new initial weights (reinit): not measured.")
     return lines
 
 
-def _speed(found: Sequence[Difference], title: str) -> list[str]:
-    return [f"{title}, lowest validation loss: {tally(found)}."] if found else []
+def _speed(found: Sequence[Difference]) -> list[str]:
+    if not found:
+        return []
+    return [f"{against(found[0].first, found[0].second)}, early stop: {tally(found)}."]
 
 
 def fine_tuning(run: Run, measure: Score) -> list[str]:
@@ -192,14 +180,8 @@ def iterative_or_one_shot(run: Run, measure: Score) -> list[str]:
 
 
 def _compared(run: Run, pairs: Sequence[tuple[Line, Line]], measure: Score) -> list[str]:
-    return [
-        line
-        for first, second in pairs
-        for line in in_words(
-            list(between(run, first, second, measure)),
-            f"{_capital(_named(first))} against {second.title}",
-        )
-    ]
+    found = [list(between(run, first, second, measure)) for first, second in pairs]
+    return [line for comparison in found for line in in_words(comparison)]
 
 
 def _named(line: Line) -> str:

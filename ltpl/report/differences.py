@@ -1,10 +1,9 @@
-"""Paired differences with intervals, and what they decide."""
+"""Paired differences with intervals: tickets, dense networks, branches, other runs."""
 
 from __future__ import annotations
 
 import csv
 import io
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -17,7 +16,6 @@ from ltpl.report.score import Score
 from ltpl.report.spread import Spread, per_cent
 from ltpl.tickets.result import Result
 
-_MOST = 3  # levels of a comparison that are told in full
 _NUMBERS = ("mean", "std", "low", "high", "n")
 STEP = Score("validation", "early-stop step", decimals=0)
 
@@ -138,111 +136,6 @@ def with_dense(
         if number and (spread := paired(level, run.main.level(0), value or measure.of)):
             share = density(level)
             yield Difference(run.name, line.title, "dense", number, share, measure, spread)
-
-
-def told(difference: Difference, first: str | None = None) -> str:
-    """Return a difference in a sentence without its full stop: how large it is, and how sure.
-
-    Args:
-        difference: What is told.
-        first: How to call the first.
-    """
-    measure, spread = difference.measure, difference.spread
-    share = f"At {per_cent(difference.density)} % of the weights"
-    first = first or ("the ticket" if difference.first == "ticket" else difference.first)
-    if not math.isfinite(spread.mean):
-        return f"{share} {first} and {difference.second} cannot be compared: a seed diverged"
-    if measure is STEP:
-        amount, way = f"{abs(spread.mean):,.0f} steps", ("before", "after")
-        does = "reaches its lowest validation loss"
-    else:
-        amount = f"{abs(spread.mean):.{measure.decimals}f}{measure.difference_unit}"
-        way = ("below", "above")
-        does = f"has a {difference.name}"
-        if measure.is_accuracy:
-            does = "tests" if measure.stage == "test" else "validates"
-    where = f"{amount} {way[spread.mean > 0]}" if spread.mean else "just like"
-    return f"{share} {first} {does} {where} {difference.second} ({_sure(difference)}"
-
-
-def _sure(difference: Difference) -> str:
-    spread = difference.spread
-    between = spread.between(difference.measure.decimals)
-    if spread.n == 1:
-        return "n = 1): one seed decides nothing"
-    interval = f"95 % interval {between}, " if between else "all seeds alike, "
-    return f"{interval}n = {spread.n}): {'decided' if spread.decided() else 'not decided'}"
-
-
-def in_words(found: Sequence[Difference], title: str) -> list[str]:
-    """Return a comparison in sentences; where it has many levels, they are counted first.
-
-    Args:
-        found: One comparison, level by level.
-        title: How to call it.
-    """
-    counted = [f"{title}: {tally(found)}."] if len(found) > _MOST else []
-    return [*counted, *(f"{told(d)}." for d in some(found))]
-
-
-def some(found: Sequence[Difference]) -> list[Difference]:
-    """Return the densest, the sparsest and one between."""
-    if len(found) <= _MOST:
-        return list(found)
-    gap = (len(found) - 1) / (_MOST - 1)
-    return [found[round(k * gap)] for k in range(_MOST)]
-
-
-def tally(found: Sequence[Difference]) -> str:
-    """Return at which levels the sign of a comparison is decided, in words.
-
-    Args:
-        found: One comparison, level by level.
-    """
-    levels = [d.density for d in found]
-    above = [d.density for d in found if d.spread.decided() and d.spread.mean > 0]
-    below = [d.density for d in found if d.spread.decided() and d.spread.mean < 0]
-    if max(d.spread.n for d in found) == 1:
-        return "one seed decides nothing"
-    if not above and not below:
-        return "decided at no level" if len(found) > 1 else "not decided"
-    way = ("later", "earlier") if found[0].measure is STEP else ("above", "below")
-    parts = [
-        f"decided {word} at {shares(side, levels)} %"
-        for word, side in zip(way, (above, below), strict=True)
-        if side
-    ]
-    open_ = len(found) - len(above) - len(below)
-    return ", ".join(parts) + (f", not decided at {_counted(open_, 'level')}" if open_ else "")
-
-
-def shares(some: Sequence[float], levels: Sequence[float]) -> str:
-    """Return densities in per cent, neighbours drawn together.
-
-    Args:
-        some: Densities that are among `levels`.
-        levels: All of them.
-
-    Example:
-        >>> shares([0.8, 0.64, 0.512, 0.2], [0.8, 0.64, 0.512, 0.4, 0.2])
-        '80.0 to 51.2 and 20.0'
-    """
-    order = sorted(set(levels), reverse=True)
-    groups: list[list[int]] = []
-    for place in sorted(order.index(share) for share in set(some)):
-        if groups and groups[-1][-1] == place - 1:
-            groups[-1].append(place)
-        else:
-            groups.append([place])
-    said = []
-    for group in groups:
-        ends = [per_cent(order[place]) for place in group]
-        said += [f"{ends[0]} to {ends[-1]}"] if len(ends) > 2 else ends
-    return " and ".join([", ".join(said[:-1]), said[-1]] if len(said) > 1 else said)
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' if number > 1 else ''}"
 
 
 def side_by_side(found: Sequence[Difference]) -> Grid:

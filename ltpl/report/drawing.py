@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from ltpl.masks.mask import Mask
-from ltpl.report.differences import Difference, told
+from ltpl.report.differences import Difference
 from ltpl.report.lines import Line, Run
 from ltpl.report.pairs import density, paired
 from ltpl.report.roles import is_compared, is_one_shot, policy
 from ltpl.report.score import Score
 from ltpl.report.spread import Spread, per_cent
+from ltpl.report.verdicts import told
 from ltpl.tickets.step import Step
 
 EARLY_BIRD = "early_bird"
@@ -54,8 +55,8 @@ def _level(run: Run, lines: Sequence[Line], number: int, measure: Score) -> list
     for one, other in [(fixed[-1][0], fixed[0][0]), *((line, best) for line in birds)]:
         if spread := paired(one.level(number), other.level(number), measure.of):
             first, second = f"the mask of {_label(one)}", f"that of {_label(other)}"
-            share = density(one.level(number))
-            found = Difference(run.name, first, second, number, share, measure, spread)
+            left = density(one.level(number))
+            found = Difference(run.name, first, second, number, left, measure, spread)
             said.append(f"{told(found)}.")
     return said
 

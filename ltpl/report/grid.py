@@ -23,6 +23,7 @@ _TEX = {
     "±": r"$\pm$",
     MINUS: "$-$",
 }
+_FEW = 5  # columns that need not fill the page
 _LAST_OF_LATIN = "\u017f"  # what a plain LaTeX has letters for
 
 
@@ -89,9 +90,10 @@ def html(grid: Grid, label: str) -> str:
     """
     sides = [' class="left"' if n < grid.left else "" for n in range(len(grid.head))]
     head = "".join(
-        f'<th scope="col"{side}>{escape(title).replace(" - ", f" {MINUS} ")}</th>'
+        f'<th scope="col"{side}>{_titled(title)}</th>'
         for title, side in zip(grid.head, sides, strict=True)
     )
+    kind = "scroll few" if len(grid.head) <= _FEW else "scroll"
     body = ""
     for number, line in enumerate(grid.lines):
         if number in grid.starts and number:
@@ -102,19 +104,23 @@ def html(grid: Grid, label: str) -> str:
         )
         body += f"<tr>{''.join(cells)}</tr>\n"
     return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(label)}">\n'
+        f'<div class="{kind}" tabindex="0" role="region" aria-label="{escape(label)}">\n'
         f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>\n</div>\n"
     )
 
 
+def _titled(title: str) -> str:
+    return escape(title).replace(" - ", f" {MINUS} ").replace(" %", "\u00a0%")
+
+
 def _typeset(cell: str) -> str:
-    """Return numbers for HTML: an interval stands below its mean, which is bold if it decides."""
+    """Return numbers for HTML: an interval is small, and its mean bold if it decides."""
     if (found := _INTERVAL.fullmatch(cell)) is None:
         return escape(cell.replace("-", MINUS))
     mean, low, high = (escape(part.replace("-", MINUS)) for part in found.groups())
     if float(found[2]) * float(found[3]) > 0:
         mean = f"<strong>{mean}</strong>"
-    return f"{mean}<small>{low} to {high}</small>"
+    return f"{mean} <small>{low} to {high}</small>"
 
 
 def _marked(cell: str) -> str:

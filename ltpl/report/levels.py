@@ -22,13 +22,13 @@ def levels(table: Sequence[Row], lines: Sequence[str] = ()) -> Grid:
     """
     columns = list(lines) or list(dict.fromkeys(row.line for row in table))
     found = by_density((row.density, row.line, row) for row in table if row.line in columns)
-    lines: list[list[str]] = []
+    cells: list[list[str]] = []
     for density, at in found:
         kept = next(iter(at.values())).kept
         scores = (row.score if (row := at.get(column)) else None for column in columns)
-        cells = ("" if score is None else score.text(table[0].measure.decimals) for score in scores)
-        lines.append([per_cent(density), f"{kept:,}", *cells])
-    return Grid(["weights left, %", "weights left", *columns], lines)
+        shown = ("" if score is None else score.text(table[0].measure.decimals) for score in scores)
+        cells.append([per_cent(density), f"{kept:,}", *shown])
+    return Grid(["weights left, %", "weights left", *columns], cells)
 
 
 def by_density(entries: Iterable[tuple[float, str, T]]) -> list[tuple[float, dict[str, T]]]:

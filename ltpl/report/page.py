@@ -12,7 +12,7 @@ from typing import Any
 
 from ltpl.report.alarm import alarm
 from ltpl.report.analysis import Answer
-from ltpl.report.differences import STEP, Difference, in_words, side_by_side
+from ltpl.report.differences import STEP, Difference, side_by_side
 from ltpl.report.grid import html
 from ltpl.report.levels import levels
 from ltpl.report.lines import Run
@@ -20,6 +20,7 @@ from ltpl.report.looks import MINUS
 from ltpl.report.pictures import Picture, inline
 from ltpl.report.summary import sentence
 from ltpl.report.tables import Row, grid
+from ltpl.report.verdicts import in_words
 
 GLOSSARY = {
     "ticket": "A mask together with the weights that training starts from: a sparse network before "
@@ -46,12 +47,12 @@ GLOSSARY = {
     "by seed.",
 }
 _NOTE = (
-    '<p class="note">Mean ± sample standard deviation over seeds; beneath a difference, the 95 % '
-    "interval of its mean.</p>"
+    '<p class="note">Mean ± sample standard deviation over seeds; of differences, the 95 % '
+    "interval of the mean too.</p>"
 )
 _PAIRED = (
-    "Differences are paired by seed: mean ± sample standard deviation; beneath it the 95 % "
-    "interval of the mean. Bold: the interval leaves out 0, so the sign is decided."
+    "Differences are paired by seed: mean ± sample standard deviation, and the 95 % interval of "
+    "the mean. Bold: the interval leaves out 0, so the sign is decided."
 )
 
 
@@ -74,8 +75,9 @@ def page(
     names = ", ".join(run.name for run in runs)
     style = files("ltpl.report").joinpath("page.css").read_text("utf-8")
     sections = {
+        **{picture.title: _figure(picture) for picture in pictures[:1]},
         "What the numbers say": _said(said),
-        **{picture.title: _figure(picture) for picture in pictures},
+        **{picture.title: _figure(picture) for picture in pictures[1:]},
         "Differences": _differences(found, said),
         "Lines side by side": _levels(runs, table),
         "All rounds": html(grid(table), "All rounds") + _NOTE,
@@ -127,7 +129,7 @@ def _differences(found: Sequence[Difference], said: Sequence[tuple[str, Sequence
         new = [
             line
             for title in dict.fromkeys(d.title for d in of_run)
-            for line in in_words([d for d in of_run if d.title == title], title)
+            for line in in_words([d for d in of_run if d.title == title])
             if line not in told
         ]
         text += f"<h3>{escape(name)}</h3>\n" if len(names) > 1 else ""
@@ -143,9 +145,9 @@ def _levels(runs: Sequence[Run], table: Sequence[Row]) -> str:
         text += f"<h3>{escape(run.name)}</h3>\n" if len(runs) > 1 else ""
         rows = [row for row in table if row.run == run.name]
         text += html(levels(rows), f"Lines side by side, {run.name}")
-    name = escape(table[0].measure.name() + table[0].measure.unit)
+    name = escape(table[0].measure.name() + (", %" if table[0].measure.percent else ""))
     return (
-        f'{text}<p class="note">{name.capitalize()}, mean ± standard deviation.</p>' if text else ""
+        f'{text}<p class="note">{name.capitalize()}: mean ± standard deviation.</p>' if text else ""
     )
 
 
@@ -199,6 +201,8 @@ def _made(run: Run) -> str:
     versions = record.get("versions")
     if isinstance(versions, Mapping):
         counted += "; " + ", ".join(f"{name} {version}" for name, version in versions.items())
+    if not record:
+        counted += "; read from summary.csv, the rounds themselves were not at hand"
     facts.append(f"<p>{escape(counted)}.</p>")
     rest = {
         key: value for key, value in record.items() if key not in ("command", "versions", "config")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ltpl.report.differences import Difference, tally, told
+from ltpl.report.differences import Difference
 from ltpl.report.lines import Run
 from ltpl.report.spread import Spread
 from ltpl.report.tables import Row
+from ltpl.report.verdicts import tally, told
 from ltpl.tickets.result import Result
 from ltpl.tickets.step import Step
 
