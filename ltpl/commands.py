@@ -165,8 +165,7 @@ class LotteryCommands(CommandsOfEither):
             for name in ("ckpt_path", "weights_only", *vars(Plan(run=""))):  # of `fit` and `rounds`
                 parser.add_argument(f"--{name}", type=Any, default=SUPPRESS, help=SUPPRESS)
         else:
-            shipped = ", or of their summary.csv alone" if subcommand == "report" else ""
-            parser.add_argument("runs", nargs="+", help=f"Folders of runs{shipped}.")
+            parser.add_argument("runs", nargs="+", help="Folders of runs.")
             if subcommand == "status":
                 parser.add_argument("--verify", type=bool, default=False, help="Read every file.")
             if subcommand == "report":

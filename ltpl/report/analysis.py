@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from ltpl.report.console import plain
-from ltpl.report.differences import (
-    STEP,
-    Difference,
-    between,
-    early_stop,
-    with_dense,
-)
+from ltpl.report.decisions import against, in_words, some, surely, tally
+from ltpl.report.differences import STEP, Difference, between, early_stop, with_dense
 from ltpl.report.drawing import when_to_prune
 from ltpl.report.lines import Line, Run
 from ltpl.report.pairs import density, rival
 from ltpl.report.roles import CONTROLS, is_compared, is_one_shot, is_ticket, policy
 from ltpl.report.score import Score
 from ltpl.report.spread import Spread, per_cent
-from ltpl.report.verdicts import against, in_words, some, surely, tally
 from ltpl.tickets.result import Result
 
 _OTHER_WAYS = ("finetune", "lr_rewind", "continue")
@@ -127,7 +122,8 @@ def gain(run: Run, measure: Score) -> list[str]:
     """Return by how much the best level of each line differs from the dense network."""
     lines = []
     for line in filter(is_compared, run.lines):
-        if found := list(with_dense(run, line, measure)):
+        found = [d for d in with_dense(run, line, measure) if math.isfinite(d.loss)]
+        if found:
             best = min(found, key=lambda d: d.loss)
             where = f"{per_cent(best.density)} % of the weights"
             first = "At the best level, " if len(found) > 1 else "At "

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from ltpl.masks.mask import Mask
+from ltpl.report.decisions import told
 from ltpl.report.differences import Difference
 from ltpl.report.lines import Line, Run
 from ltpl.report.pairs import density, paired
 from ltpl.report.roles import is_compared, is_one_shot, policy
 from ltpl.report.score import Score
 from ltpl.report.spread import Spread, per_cent
-from ltpl.report.verdicts import told
 from ltpl.tickets.step import Step
 
 EARLY_BIRD = "early_bird"

@@ -12,6 +12,7 @@ from typing import Any
 
 from ltpl.report.alarm import alarm
 from ltpl.report.analysis import Answer
+from ltpl.report.decisions import in_words
 from ltpl.report.differences import STEP, Difference, side_by_side
 from ltpl.report.grid import html
 from ltpl.report.levels import levels
@@ -20,7 +21,6 @@ from ltpl.report.looks import MINUS
 from ltpl.report.pictures import Picture, inline
 from ltpl.report.summary import sentence
 from ltpl.report.tables import Row, grid
-from ltpl.report.verdicts import in_words
 
 GLOSSARY = {
     "ticket": "A mask together with the weights that training starts from: a sparse network before "

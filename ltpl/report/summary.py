@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ltpl.report.decisions import tally, told
 from ltpl.report.differences import Difference
 from ltpl.report.lines import Run
 from ltpl.report.spread import Spread
 from ltpl.report.tables import Row
-from ltpl.report.verdicts import tally, told
 from ltpl.tickets.result import Result
 from ltpl.tickets.step import Step
 
@@ -36,6 +36,8 @@ def sentence(run: Run, table: Sequence[Row]) -> str:
         return "The dense network (round 0) has no result, so there is nothing to compare with."
     if not levels:
         score = f"{measure.name()} {_shown(dense[0].score, dense[0])}, n = {dense[0].seeds}"
+        if run.branches:
+            return f"The main line is the dense network alone: {score}. Its branches follow."
         return f"Only the dense network is finished so far: {score}."
     if not compared:
         return "No seed has both a pruned and a dense network, so there is nothing to compare."

@@ -20,7 +20,9 @@ def told(difference: Difference, first: str | None = None) -> str:
     """
     measure, spread = difference.measure, difference.spread
     share = f"At {per_cent(difference.density)} % of the weights"
-    first = first or ("the ticket" if difference.first == "ticket" else difference.first)
+    if difference.first == "ticket":
+        first = first or ("the ticket" if difference.round else "the dense network")
+    first = first or difference.first
     if not math.isfinite(spread.mean):
         return f"{share} {first} and {difference.second} cannot be compared: a seed diverged"
     if measure is STEP:
@@ -32,9 +34,9 @@ def told(difference: Difference, first: str | None = None) -> str:
         does = f"has a {difference.name}"
         if measure.is_accuracy:
             does = "tests" if measure.stage == "test" else "validates"
-    where = f"{amount} {way[spread.mean > 0]}" if spread.mean else "just like"
+    where = way[spread.mean > 0] if round(spread.mean, measure.decimals) else "from"
     sure = sureness(spread, measure.decimals)
-    return f"{share} {first} {does} {where} {difference.second} {sure}"
+    return f"{share} {first} {does} {amount} {where} {difference.second} {sure}"
 
 
 def surely(difference: Difference, among: int = 1) -> str:
@@ -57,6 +59,8 @@ def sureness(spread: Spread, decimals: int, among: int = 1) -> str:
         decimals: Digits after the point.
         among: It is the best of so many, see `Spread.interval`.
     """
+    if not math.isfinite(spread.mean):
+        return f"(n = {spread.n}): a seed diverged"
     if spread.n == 1:
         return "(n = 1): one seed decides nothing"
     bounds = spread.between(decimals, among)
