@@ -74,22 +74,23 @@ def page(
     """
     names = ", ".join(run.name for run in runs)
     style = files("ltpl.report").joinpath("page.css").read_text("utf-8")
-    sections = {
-        **{picture.title: _figure(picture) for picture in pictures[:1]},
-        "What the numbers say": _said(said),
-        **{picture.title: _figure(picture) for picture in pictures[1:]},
-        "Differences": _differences(found, said),
-        "Lines side by side": _levels(runs, table),
-        "All rounds": html(grid(table), "All rounds") + _NOTE,
-        "How this was made": "\n".join(_made(run) for run in runs),
-        "Words": _glossary(),
-    }
-    shown = [(f"part-{n}", *part) for n, part in enumerate(sections.items()) if part[1]]
+    figures = [(picture.title, _figure(picture)) for picture in pictures]
+    sections = [
+        *figures[:1],
+        ("What the numbers say", _said(said)),
+        *figures[1:],
+        ("Differences", _differences(found, said)),
+        ("Lines side by side", _levels(runs, table)),
+        ("Alarms", _alarms(runs)),
+        ("All rounds", html(grid(table), "All rounds") + _NOTE),
+        ("How this was made", "\n".join(_made(run) for run in runs)),
+        ("Words", _glossary()),
+    ]
+    shown = [(f"part-{n}", *part) for n, part in enumerate(sections) if part[1]]
     links = "".join(f'<a href="#{at}">{escape(title)}</a>\n' for at, title, _ in shown)
     parts = [
         f"<h1>Lottery tickets: {escape(names)}</h1>",
         *(_found(run, table, len(runs) > 1) for run in runs),
-        *_alarms(runs),
         f'<nav aria-label="Contents">\n{links}</nav>',
         *(
             f'<section id="{at}">\n<h2>{escape(title)}</h2>\n{content}\n</section>'
@@ -155,7 +156,7 @@ def _listed(lines: Sequence[str]) -> str:
     return "<ul>\n" + "".join(f"<li>{_prose(line)}</li>\n" for line in lines) + "</ul>\n"
 
 
-def _alarms(runs: Sequence[Run]) -> list[str]:
+def _alarms(runs: Sequence[Run]) -> str:
     """Return what is dead in which round, as a list; nothing if everything lives."""
     found = [
         (f"{run.name}: " if len(runs) > 1 else "") + warning
@@ -165,7 +166,7 @@ def _alarms(runs: Sequence[Run]) -> list[str]:
         if (warning := alarm(result))
     ]
     items = "".join(f"<li>{_prose(warning)}</li>\n" for warning in found)
-    return [f'<ul class="alarm">\n{items}</ul>'] if found else []
+    return f'<ul class="alarm">\n{items}</ul>' if found else ""
 
 
 def _figure(picture: Picture) -> str:
