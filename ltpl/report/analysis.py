@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from ltpl.report.console import plain
-from ltpl.report.decisions import against, in_words, some, surely, tally
+from ltpl.report.decisions import against, in_short, in_words, surely, tally
 from ltpl.report.differences import STEP, Difference, between, early_stop, with_dense
 from ltpl.report.drawing import when_to_prune
 from ltpl.report.lines import Line, Run
@@ -71,57 +71,41 @@ def retraining(run: Run, measure: Score) -> list[str]:
     """Return what retraining gains over the mask on trained weights, and on rewound ones."""
     validated = replace(measure, stage="validation") if measure.stage == "test" else measure
     lines = []
-    for line in filter(is_compared, run.lines):
-        pruned = _gains(run, line, "pruned", validated, validated.pruned)
-        rewound = _gains(run, line, "untrained", validated, validated.start)
-        if not (pruned or rewound):
-            continue
-        name = f"{_capital(_named(line))}, retrained against"
+    for line in _lines(run):
+        pruned = _gains(run, line, validated, validated.pruned)
+        start = _gains(run, line, validated, validated.start)
+        name = f"{_capital(_named(line))}, retrained minus"
         if pruned:
-            lines.append(f"{name} the mask on the trained weights: {tally(pruned)}.")
-        else:
+            lines.append(in_short(pruned, f"{name} the mask on the trained weights"))
+        elif start:
             lines.append(f"{name} the mask on the trained weights: not measured.")
-        if rewound:
-            lines.append(f"{name} its weights before retraining: {tally(rewound)}.")
-        for gained in some(pruned or rewound):
-            level = line.level(gained.round)
-            lines.append(_before_and_after(level, validated, gained))
+        if start:
+            lines.append(in_short(start, f"{name} before retraining"))
     return lines
 
 
+def _lines(run: Run) -> list[Line]:
+    """Return the ways to prune the trained network; of those that prune early see `drawing`."""
+    return [line for line in run.lines if is_compared(line) and line.option("drawn_at") is None]
+
+
 def _gains(
-    run: Run, line: Line, before: str, measure: Score, value: Callable[[Result], float | None]
+    run: Run, line: Line, measure: Score, before: Callable[[Result], float | None]
 ) -> list[Difference]:
     found = []
     for number in (n for n in line.rounds if n):
         level = line.level(number)
-        ends = Spread.of(
-            after - first
-            for r in level
-            if (after := measure.validation(r)) is not None and (first := value(r)) is not None
-        )
-        if ends:
+        pairs = [(measure.validation(r), before(r)) for r in level]
+        if spread := Spread.of(a - b for a, b in pairs if a is not None and b is not None):
             where = (number, density(level), measure)
-            found.append(Difference(run.name, "retrained", before, *where, ends))
+            found.append(Difference(run.name, "retrained", "before", *where, spread))
     return found
-
-
-def _before_and_after(level: Sequence[Result], measure: Score, gained: Difference) -> str:
-    stages = (
-        ("as pruned", measure.pruned),
-        ("before retraining", measure.start),
-        ("retrained", measure.validation),
-    )
-    means = [(name, Spread.of(value(r) for r in level)) for name, value in stages]
-    shown = [f"{s.mean:.{measure.decimals}f}{measure.unit} {name}" for name, s in means if s]
-    share = per_cent(gained.density)
-    return f"At {share} % of the weights: {', '.join(shown)}; {surely(gained)}."
 
 
 def gain(run: Run, measure: Score) -> list[str]:
     """Return by how much the best level of each line differs from the dense network."""
     lines = []
-    for line in filter(is_compared, run.lines):
+    for line in _lines(run):
         found = [d for d in with_dense(run, line, measure) if math.isfinite(d.loss)]
         if found:
             best = min(found, key=lambda d: d.loss)
@@ -156,7 +140,7 @@ def _speed(found: Sequence[Difference]) -> list[str]:
 
 def fine_tuning(run: Run, measure: Score) -> list[str]:
     """Return how tickets compare with other ways to go on under the same masks."""
-    others = [b for b in run.lines if is_compared(b) and policy(b) in _OTHER_WAYS]
+    others = [line for line in _lines(run) if policy(line) in _OTHER_WAYS]
     tickets = list(filter(is_ticket, run.lines))
     pairs = [(t, o) for t in tickets for o in others if is_one_shot(t) == is_one_shot(o)]
     return _compared(run, pairs, measure)
@@ -164,11 +148,10 @@ def fine_tuning(run: Run, measure: Score) -> list[str]:
 
 def iterative_or_one_shot(run: Run, measure: Score) -> list[str]:
     """Return how pruning in rounds compares with pruning at once."""
-    lines = [line for line in run.lines if is_compared(line) and line.option("drawn_at") is None]
-    at_once = [line for line in lines if is_one_shot(line)]
+    at_once = [line for line in _lines(run) if is_one_shot(line)]
     pairs = [
         (line, one)
-        for line in lines
+        for line in _lines(run)
         for one in at_once
         if not is_one_shot(line) and policy(line) == policy(one)
     ]

@@ -78,11 +78,22 @@ def in_words(found: Sequence[Difference]) -> list[str]:
     """
     if len(found) <= _MOST:  # perhaps none
         return [f"{told(d)}." for d in found]
-    shown = ", ".join(_in_short(d) for d in some(found))
+    return [in_short(found, against(found[0].first, found[0].second))]
+
+
+def in_short(found: Sequence[Difference], title: str) -> str:
+    """Return a comparison in a sentence: what is decided, and differences of some levels.
+
+    Args:
+        found: One comparison, level by level.
+        title: How to call it.
+    """
+    shown = ", ".join(map(_level, some(found)))
+    shown = shown if len(found) <= _MOST else f"For instance, {shown}"
     counts = sorted({d.spread.n for d in found})
     n = f"n = {counts[0]}" + (f" to {counts[-1]}" if len(counts) > 1 else "")
-    title = against(found[0].first, found[0].second)
-    return [f"{title}: {tally(found)}. For instance, {shown} of the weights (95 % intervals, {n})."]
+    sure = "95 % intervals, " if counts[-1] > 1 else ""
+    return f"{title}: {tally(found)}. {shown} of the weights ({sure}{n})."
 
 
 def against(first: str, second: str) -> str:
@@ -90,7 +101,7 @@ def against(first: str, second: str) -> str:
     return f"{'The ticket' if first == 'ticket' else first} against {second}"
 
 
-def _in_short(difference: Difference) -> str:
+def _level(difference: Difference) -> str:
     spread, measure = difference.spread, difference.measure
     bounds = spread.between(measure.decimals)
     mean = f"{spread.mean:+.{measure.decimals}f}{measure.difference_unit}"

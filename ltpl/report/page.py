@@ -12,7 +12,7 @@ from typing import Any
 
 from ltpl.report.alarm import alarm
 from ltpl.report.analysis import Answer
-from ltpl.report.decisions import in_words
+from ltpl.report.decisions import against, in_short, in_words
 from ltpl.report.differences import STEP, Difference, side_by_side
 from ltpl.report.grid import html
 from ltpl.report.levels import levels
@@ -127,11 +127,12 @@ def _differences(found: Sequence[Difference], said: Sequence[tuple[str, Sequence
     names = list(dict.fromkeys(d.run for d in scores))
     for name in names:
         of_run = [d for d in scores if d.run == name]
+        titles = dict.fromkeys(d.title for d in of_run)
+        comparisons = [[d for d in of_run if d.title == title] for title in titles]
         new = [
-            line
-            for title in dict.fromkeys(d.title for d in of_run)
-            for line in in_words([d for d in of_run if d.title == title])
-            if line not in told
+            in_short(pairs, against(pairs[0].first, pairs[0].second))
+            for pairs in comparisons
+            if not told.issuperset(in_words(pairs))
         ]
         text += f"<h3>{escape(name)}</h3>\n" if len(names) > 1 else ""
         text += _listed(new) if new else ""
