@@ -18,6 +18,7 @@ from ltpl.report.spread import Spread, per_cent
 from ltpl.tickets.step import Step
 
 EARLY_BIRD = "early_bird"
+_NOT_A_TICKET = (ValueError, KeyError, TypeError, OSError, OverflowError, RecursionError)
 _END = "the end of training"
 
 
@@ -66,7 +67,7 @@ def _found(run: Run) -> list[str]:
     epochs: dict[str, list[str]] = {}
     for seed in sorted({r.seed for r in run.main.level(0)}):
         for folder in sorted(run.folder.glob(f"seed_{seed}/round_00/{EARLY_BIRD}_*")):
-            with contextlib.suppress(ValueError, KeyError, TypeError, FileNotFoundError):
+            with contextlib.suppress(*_NOT_A_TICKET):
                 made_by = json.loads(Mask.load(folder / "mask.safetensors").metadata["made_by"])
                 amount, epoch = float(made_by["amount"]), int(made_by["epoch"])
                 epochs.setdefault(f"{100 * amount:g}", []).append(f"{epoch} (seed {seed})")
