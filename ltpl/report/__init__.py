@@ -5,9 +5,10 @@ from ltpl.report.check import Verdict, check
 from ltpl.report.expect import Expectation
 from ltpl.report.folder import report
 from ltpl.report.lines import Line, Run, read_runs
+from ltpl.report.numbers import as_csv
 from ltpl.report.score import Score
 from ltpl.report.spread import Spread
-from ltpl.report.tables import Row, as_csv, as_markdown, as_text, rows
+from ltpl.report.tables import Row, as_latex, as_markdown, as_text, rows
 
 __all__ = [
     "Expectation",
@@ -19,6 +20,7 @@ __all__ = [
     "Verdict",
     "alarm",
     "as_csv",
+    "as_latex",
     "as_markdown",
     "as_text",
     "check",

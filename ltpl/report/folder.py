@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ltpl.masks.files import whole_file
+from ltpl.report import analysis, differences
+from ltpl.report.analysis import answers
 from ltpl.report.console import plain
 from ltpl.report.figures import NAMES, pictures
 from ltpl.report.lines import read_runs
+from ltpl.report.numbers import as_csv
 from ltpl.report.page import page
-from ltpl.report.tables import as_csv, as_markdown, rows
+from ltpl.report.tables import as_latex, as_markdown, rows
 
 
 def report(
@@ -20,12 +23,13 @@ def report(
 ) -> Path:
     """Write table, figures and a page about one run, or about several side by side.
 
-    The folder gets `index.html`, which needs none of the other files; `table.csv`, `table.md`; and
-    each figure as `.png` and `.svg`: `accuracy`, `early_stop`, `curves`, `layers`. The same results
-    give the same bytes.
+    The folder gets `index.html`, which needs none of the other files; `table.csv`, `table.md`,
+    `table.tex`; `differences.csv` and `differences.md`, paired by seed; `analysis.md`, what the
+    numbers say; and each figure as `.png` and `.svg`. The same results give the same bytes.
 
     Args:
-        dirs: Run folders; runs in progress are reported as far as they are.
+        dirs: Run folders; runs in progress are reported as far as they are. Folders of shipped
+            results, which hold only a `summary.csv`, will do.
         out: Where to write; `report` in the first run if not given.
         rounds: Rounds whose training is drawn; dense, the last and some between if not given.
 
@@ -47,15 +51,23 @@ def report(
     for picture in drawn:
         files[f"{picture.name}.png"] = picture.png
         files[f"{picture.name}.svg"] = plain(picture.svg).encode()
+    found = differences.differences(runs, table[0].measure)
+    said = [(run.name, answers(run, table[0].measure)) for run in runs]
     files["table.csv"] = plain(as_csv(table)).encode()
     files["table.md"] = as_markdown(table).encode()
+    files["table.tex"] = as_latex(table).encode()
+    if found:
+        files["differences.csv"] = plain(differences.as_csv(found)).encode()
+        files["differences.md"] = differences.as_markdown(found).encode()
+    if any(lines for _, lines in said):
+        files["analysis.md"] = analysis.as_markdown(said).encode()
     # last: it is there when all is there
-    files["index.html"] = plain(page(runs, table, drawn)).encode()
+    files["index.html"] = plain(page(runs, table, drawn, found, said)).encode()
     for name, content in files.items():
         with whole_file(folder / name) as beside:
             beside.write_bytes(content)
-    for name in NAMES:  # of an earlier report, when there was something to draw
-        for ending in ("png", "svg"):
-            if f"{name}.{ending}" not in files:
-                (folder / f"{name}.{ending}").unlink(missing_ok=True)
+    figures = (f"{name}.{ending}" for name in NAMES for ending in ("png", "svg"))
+    for name in (*figures, "differences.csv", "differences.md", "analysis.md"):
+        if name not in files:  # of an earlier report, when there was something to tell
+            (folder / name).unlink(missing_ok=True)
     return folder / "index.html"

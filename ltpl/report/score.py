@@ -75,9 +75,18 @@ class Score:
 
     def start(self, result: Result) -> float | None:
         """Return the same measure on validation data, pruned and not yet retrained."""
+        return self._before(result.start_acc, result.start)
+
+    def pruned(self, result: Result) -> float | None:
+        """Return the same of the mask over the trained weights that it was drawn from."""
+        return self._before(result.pruned_acc, result.pruned)
+
+    def _before(self, accuracy: float | None, metrics: Mapping[str, float]) -> float | None:
         if self.stage == "none":
             return None
-        return self._shown(_counterpart(result.start, "acc" if self.key is None else self.key))
+        if self.key is not None:
+            return self._shown(_counterpart(metrics, self.key))
+        return self._shown(_counterpart(metrics, "acc") if accuracy is None else accuracy)
 
     def _shown(self, value: float | None) -> float | None:
         return 100 * value if value is not None and self.percent else value

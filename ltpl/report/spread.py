@@ -6,6 +6,11 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ltpl.report.student import quantile
+
+CONFIDENCE = 0.95
+_ALIKE = 1e-9  # relative: what rounding may make of equal values
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -54,6 +59,51 @@ class Spread:
         """The largest."""
         return max(self.values)
 
+    def interval(self, among: int = 1) -> tuple[float, float] | None:
+        """Return the 95 % interval of the mean by Student's t, or None if the values allow none.
+
+        One seed allows none, nor does one that diverged, nor seeds that all have the same value,
+        for they do not show how much seeds differ.
+
+        Args:
+            among: The interval of the best of so many is wider, so that it holds for all of them
+                together (Bonferroni).
+        """
+        if self.std is None or not self.std > _ALIKE * max(map(abs, self.values)):
+            return None
+        if not math.isfinite(self.std):
+            return None
+        half = quantile(1 - (1 - CONFIDENCE) / among, self.n - 1) * self.std / math.sqrt(self.n)
+        return self.mean - half, self.mean + half
+
+    def decided(self, among: int = 1) -> bool:
+        """Return whether the interval leaves out 0: whether the sign of a difference is known.
+
+        Args:
+            among: See `interval`.
+        """
+        found = self.interval(among)
+        return found is not None and (found[0] > 0 or found[1] < 0)
+
+    def between(self, decimals: int, among: int = 1) -> str:
+        """Return the interval as text; nothing if there is none.
+
+        Args:
+            decimals: Digits after the point.
+            among: See `interval`.
+
+        Example:
+            >>> Spread((1.0, 2.0, 3.0)).between(2)
+            '-0.48 to +4.48'
+        """
+        found = self.interval(among)
+        if found is None:
+            return ""
+        while self.decided(among) and not all(round(end, decimals) for end in found):
+            decimals += 1  # an end that is not 0 does not look like it
+        low, high = (round(end, decimals) + 0.0 for end in found)
+        return f"{low:+.{decimals}f} to {high:+.{decimals}f}"
+
     def text(self, decimals: int, sign: str = "", unit: str = "") -> str:
         """Return mean ± standard deviation, or just the value of a single seed.
 
@@ -65,6 +115,15 @@ class Spread:
         mean = round(self.mean, decimals) + 0.0  # + 0.0: no "-0.00"
         shown = f"{mean:{sign}.{decimals}f}{unit}"
         return shown if self.std is None else f"{shown} ± {self.std:.{decimals}f}"
+
+    def told(self, decimals: int) -> str:
+        """Return a difference: mean ± standard deviation, and the interval behind it.
+
+        Args:
+            decimals: Digits after the point.
+        """
+        between = self.between(decimals)
+        return self.text(decimals, "+") + (f" ({between})" if between else "")
 
 
 def per_cent(share: float) -> str:

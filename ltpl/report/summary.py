@@ -1,11 +1,13 @@
-"""One sentence a run: how far it could be pruned and still test as well as the dense network."""
+"""One sentence a run: the sparsest level that is not below dense, and how sure that is."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ltpl.report.decisions import tally, told
+from ltpl.report.differences import Difference
 from ltpl.report.lines import Run
-from ltpl.report.spread import Spread, per_cent
+from ltpl.report.spread import Spread
 from ltpl.report.tables import Row
 from ltpl.tickets.result import Result
 from ltpl.tickets.step import Step
@@ -17,7 +19,7 @@ def sentence(run: Run, table: Sequence[Row]) -> str:
     """Return what the run found, as far as its results support it.
 
     The level it names is the sparsest whose mean score is not worse than that of the dense network
-    with the same seeds.
+    with the same seeds. Whether that is more than chance, the interval says.
 
     Args:
         run: The run.
@@ -27,33 +29,33 @@ def sentence(run: Run, table: Sequence[Row]) -> str:
     main = [row for row in table if row.run == run.name and row.branch is None]
     dense = [row for row in main if row.round == 0 and row.score]
     levels = [row for row in main if row.round > 0 and row.score]
-    compared = [row for row in levels if row.difference]
-    name = "" if measure.is_accuracy else f"{measure.name()} "
-    verb = "tests" if measure.stage == "test" else "validates"
+    compared = [d for row in levels if (d := _to_dense(row))]
     if not (dense or levels):
         return f"No {measure.stage if measure.stage != 'none' else 'test'} score was recorded."
     if not dense:
         return "The dense network (round 0) has no result, so there is nothing to compare with."
     if not levels:
-        score = f"{measure.name()} {_shown(dense[0].score, dense[0])}{_seeds(dense[0])}"
+        score = f"{measure.name()} {_shown(dense[0].score, dense[0])}, n = {dense[0].seeds}"
+        if run.branches:
+            return f"The main line is the dense network alone: {score}. Its branches follow."
         return f"Only the dense network is finished so far: {score}."
     if not compared:
         return "No seed has both a pruned and a dense network, so there is nothing to compare."
-    good = [row for row in compared if _loss(row) <= _ROUNDING]
-    best = min(good, key=lambda r: r.density) if good else min(compared, key=_loss)
-    scores = f"{name}{_shown(best.score, best)} against {_shown(_same_seeds(run, best), best)}"
+    good = [d for d in compared if d.loss <= _ROUNDING]
+    best = min(good, key=lambda d: d.density) if good else min(compared, key=lambda d: d.loss)
+    better = best.spread.decided() and best.loss < 0
+    said = told(best, f"the {ticket(run, best.round)}" if better else None)
+    if len(compared) == 1:
+        return f"{said}."
+    caveat = "that is the sparsest level not below dense in the mean"
+    if measure.lower_is_better:
+        caveat = "that is the sparsest level not above dense in the mean"
+    before = sum(d.density > best.density for d in compared)
     if not good:
-        return (
-            f"At no level does the ticket {verb.removesuffix('s')} as well as the dense network; "
-            f"nearest, with {per_cent(best.density)} % of the weights, is {scores}{_seeds(best)}."
-        )
-    worse = sum(_loss(row) > _ROUNDING for row in compared if row.density > best.density)
-    before = sum(row.density > best.density for row in compared)
-    caveat = f"; {worse} of the {before} denser levels fall below it" if worse else ""
-    return (
-        f"Down to {per_cent(best.density)} % of the weights the {ticket(run, best.round)} {verb} "
-        f"as well as the dense network ({scores}{_seeds(best)}){caveat}."
-    )
+        caveat = "no level is as good as dense in the mean, this one is nearest"
+    elif worse := sum(d.loss > _ROUNDING for d in compared if d.density > best.density):
+        caveat += f", though {worse} of the {before} denser ones {'is' if worse == 1 else 'are'}"
+    return f"{said}; {caveat}. Over all {len(compared)} levels: {tally(compared)}."
 
 
 def ticket(run: Run, number: int) -> str:
@@ -79,22 +81,14 @@ def _word(result: Result) -> str:
     return "winning ticket" if step.is_start else "matching ticket"
 
 
-def _loss(row: Row) -> float:
-    """Return by how much the level is worse than dense; not a number where a seed diverged."""
-    assert row.difference is not None
-    return row.difference.mean if row.measure.lower_is_better else -row.difference.mean
-
-
-def _same_seeds(run: Run, row: Row) -> Spread | None:
-    seeds = {r.seed for r in run.main.level(row.round)}
-    return Spread.of(row.measure.of(r) for r in run.main.level(0) if r.seed in seeds)
+def _to_dense(row: Row) -> Difference | None:
+    if row.difference is None:
+        return None
+    where = (row.round, row.density, row.measure)
+    return Difference(row.run, row.line, "dense", *where, row.difference)
 
 
 def _shown(spread: Spread | None, row: Row) -> str:
     if spread is None:
         return "nothing"
     return spread.text(row.measure.decimals, unit=row.measure.unit)
-
-
-def _seeds(row: Row) -> str:
-    return f", {row.seeds} seed" + ("s" if row.seeds > 1 else "")

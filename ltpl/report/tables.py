@@ -1,15 +1,16 @@
-"""The table of a report: one row for each line and round, as CSV, Markdown and plain text."""
+"""The table of a report: one row for each line and round."""
 
 from __future__ import annotations
 
-import csv
-import io
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ltpl.report.console import plain
+from ltpl.report.grid import Grid, latex, markdown, text
 from ltpl.report.lines import Line, Run
+from ltpl.report.pairs import alike, density, paired, rival
 from ltpl.report.score import Score, choose
 from ltpl.report.spread import Spread
 
@@ -26,7 +27,8 @@ class Row:
         line: How the line is called.
         round: How many prunings came before; 0 is the dense network.
         density: Share of the prunable weights that are left, mean over seeds.
-        density_all: Share of all parameters that are left, mean over seeds.
+        density_all: Share of all parameters that are left, mean over seeds; not a number if that is
+            not known.
         kept: Prunable weights that are left, mean over seeds.
         live_inputs: Features of the input that lead to an output, mean over seeds; None if that is
             not known.
@@ -34,12 +36,16 @@ class Row:
         live_paths: Paths of kept weights from an input to an output, mean over seeds.
         dead: In how many seeds a layer is dead.
         seeds: How many seeds have finished the round.
-        measure: What `score`, `validation`, `difference` and `start` are values of.
+        measure: What scores and differences are values of.
         score: The test score, or what stands for it.
         validation: The same on validation data.
         difference: Score minus that of the dense network with the same seed.
+        ticket_minus_branch: Of a branch: score of the ticket that keeps as much, minus that of the
+            branch, seed by seed.
         early_stop_step: The step of the lowest validation loss.
+        pruned: The score on validation data of the mask on the trained weights it was drawn from.
         start: The score on validation data before retraining.
+        epochs: Epochs of training, mean over seeds.
         seconds: Training time.
     """
 
@@ -59,18 +65,21 @@ class Row:
     score: Spread | None
     validation: Spread | None
     difference: Spread | None
+    ticket_minus_branch: Spread | None
     early_stop_step: Spread | None
+    pruned: Spread | None
     start: Spread | None
+    epochs: float | None
     seconds: float
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the table that people read."""
+    """A column of the table that people read; a detail is left out where a terminal is narrow."""
 
     title: str
     cell: Callable[[Row], str]
-    left: bool = False
+    detail: bool = False
 
 
 def rows(runs: Sequence[Run], measure: Score | None = None) -> list[Row]:
@@ -90,16 +99,14 @@ def rows(runs: Sequence[Run], measure: Score | None = None) -> list[Row]:
 
 
 def _row(run: Run, line: Line, number: int, measure: Score) -> Row:
-    level = line.level(number)
-    dense = {r.seed: measure.of(r) for r in run.main.level(0)}
-    is_dense = line is run.main and number == 0
-    pairs = [(measure.of(r), dense.get(r.seed)) for r in level if not is_dense]
+    level, main = line.level(number), line is run.main
+    ticket = [] if main else alike(rival(run, line), level)
     return Row(
         run=run.name,
         branch=line.branch,
         line=line.title,
         round=number,
-        density=sum(r.density for r in level) / len(level),
+        density=density(level),
         density_all=sum(r.density_all for r in level) / len(level),
         kept=round(sum(r.kept for r in level) / len(level)),
         live_inputs=_mean([r.live_inputs for r in level]),
@@ -110,9 +117,12 @@ def _row(run: Run, line: Line, number: int, measure: Score) -> Row:
         measure=measure,
         score=Spread.of(measure.of(r) for r in level),
         validation=Spread.of(measure.validation(r) for r in level),
-        difference=Spread.of(a - b for a, b in pairs if a is not None and b is not None),
+        difference=None if main and not number else paired(level, run.main.level(0), measure.of),
+        ticket_minus_branch=paired(ticket, level, measure.of),
         early_stop_step=Spread.of(r.early_stop_step for r in level),
+        pruned=Spread.of(measure.pruned(r) for r in level),
         start=Spread.of(measure.start(r) for r in level),
+        epochs=_mean([r.epochs for r in level]),
         seconds=sum(r.seconds for r in level) / len(level),
     )
 
@@ -123,7 +133,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def columns(table: Sequence[Row]) -> list[Column]:
-    """Return the columns in which at least one row has something to say."""
+    """Return the columns in which at least one row has something to say; words come first."""
     if not table:
         return []
     measure = table[0].measure
@@ -133,27 +143,51 @@ def columns(table: Sequence[Row]) -> list[Column]:
     share = 2 if min(row.density for row in table) >= 0.001 else 4
     tested = measure.stage == "test"
     selects = any(r.dead or r.live_inputs != r.inputs for r in table)
+    beside = " (95 %)" if any(r.difference and r.difference.interval() for r in table) else ""
     every = [
-        Column("run", lambda r: r.run if several else "", left=True),
-        Column("line", lambda r: "dense" if is_dense(r) else r.line, left=True),
+        Column("run", lambda r: r.run if several else ""),
+        Column("line", lambda r: "dense" if is_dense(r) else r.line),
         Column("round", lambda r: str(r.round)),
         Column("weights left, %", lambda r: f"{100 * r.density:.{share}f}"),
-        Column("of all parameters, %", lambda r: f"{100 * r.density_all:.{share}f}"),
+        Column("of all parameters, %", lambda r: _share(r.density_all, share), detail=True),
         Column("weights left", lambda r: f"{r.kept:,}"),
         Column("live inputs", lambda r: _live_inputs(r) if selects else ""),
         Column("live paths", lambda r: _live_paths(r) if selects else ""),
         Column("seeds", lambda r: str(r.seeds)),
         Column(measure.name() + unit, lambda r: _text(r.score, places)),
-        Column(f"against dense{points}", lambda r: _text(r.difference, places, "+")),
+        Column(f"against dense{points}{beside}", lambda r: _told(r.difference, places)),
+        Column(f"ticket - branch{points}{beside}", lambda r: _told(r.ticket_minus_branch, places)),
         Column(
             measure.name("validation") + unit,
             lambda r: _text(r.validation, places) if tested else "",
         ),
         Column("early stop, step", _early_stop),
-        Column(f"before retraining{unit}", lambda r: _text(r.start, places)),
-        Column("seconds", lambda r: f"{r.seconds:,.0f}"),
+        Column(f"pruned, as trained{unit}", lambda r: _text(r.pruned, places), detail=True),
+        Column(f"before retraining{unit}", lambda r: _text(r.start, places), detail=True),
+        Column("epochs", lambda r: "" if r.epochs is None else f"{r.epochs:,.4g}", detail=True),
+        Column("seconds", lambda r: f"{r.seconds:,.0f}" if r.seconds else "", detail=True),
     ]
     return [c for c in every if any(c.cell(row) for row in table)]
+
+
+def grid(table: Sequence[Row], details: bool = True, only: Sequence[str] = ()) -> Grid:
+    """Return the table that people read.
+
+    Args:
+        table: The rows.
+        details: Whether to show the columns that are left out where there is little room.
+        only: Titles of the columns to show; all if none is given.
+    """
+    shown = [
+        c for c in columns(table) if (details or not c.detail) and (c.title in only or not only)
+    ]
+    keys = [(row.run, row.branch) for row in table]
+    return Grid(
+        [c.title for c in shown],
+        [[c.cell(row) for c in shown] for row in table],
+        sum(c.title in ("run", "line") for c in shown),
+        frozenset(n for n, key in enumerate(keys) if not n or key != keys[n - 1]),
+    )
 
 
 def is_dense(row: Row) -> bool:
@@ -161,50 +195,19 @@ def is_dense(row: Row) -> bool:
     return row.branch is None and row.round == 0
 
 
-def as_csv(table: Sequence[Row]) -> str:
-    """Return the table with plain numbers: per cent where people read per cent, no separators."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(_CSV)
-    for r in table:
-        writer.writerow([r.run, r.branch or "", r.round, *_sizes(r), *_measures(r), *_living(r)])
-    return file.getvalue()
+def as_markdown(table: Sequence[Row], only: Sequence[str] = ()) -> str:
+    """Return the table in Markdown.
+
+    Args:
+        table: The rows.
+        only: Titles of the columns to show; all if none is given.
+    """
+    return markdown(grid(table, only=only))
 
 
-_CSV = (
-    *("run", "branch", "round", "density_percent", "density_all_percent", "weights_left", "seeds"),
-    *("measure", "score", "score_std", "validation", "validation_std"),
-    *("difference_to_dense", "difference_std", "early_stop_step", "before_retraining", "seconds"),
-    *("live_inputs", "inputs", "live_paths", "seeds_with_dead_layers"),
-)
-
-
-def _sizes(r: Row) -> list[str]:
-    return [_plain(100 * r.density), _plain(100 * r.density_all), str(r.kept), str(r.seeds)]
-
-
-def _living(r: Row) -> list[str]:
-    return [*map(_plain, (r.live_inputs, r.inputs, r.live_paths)), str(r.dead)]
-
-
-def _measures(r: Row) -> list[str]:
-    cells = [r.measure.name() + r.measure.unit]
-    for spread in (r.score, r.validation, r.difference):
-        cells += [_plain(spread.mean), _plain(spread.std)] if spread else ["", ""]
-    for spread in (r.early_stop_step, r.start):
-        cells.append(_plain(spread.mean) if spread else "")
-    return [*cells, _plain(r.seconds)]
-
-
-def as_markdown(table: Sequence[Row]) -> str:
-    """Return the table in Markdown."""
-    shown = columns(table)
-    lines = [
-        [_escape(c.title) for c in shown],
-        [":---" if c.left else "---:" for c in shown],
-        *([_escape(c.cell(row)) for c in shown] for row in table),
-    ]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+def as_latex(table: Sequence[Row]) -> str:
+    """Return the table in LaTeX."""
+    return latex(grid(table))
 
 
 def as_text(table: Sequence[Row], paths: Sequence[str | Path] = ()) -> str:
@@ -216,23 +219,20 @@ def as_text(table: Sequence[Row], paths: Sequence[str | Path] = ()) -> str:
     """
     if not table:
         return "No round is finished.\n"
-    shown = columns(table)
-    lines = [[c.title for c in shown], *([c.cell(row) for c in shown] for row in table)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    text = ""
-    for line in lines:
-        cells = [
-            cell.ljust(width) if column.left else cell.rjust(width)
-            for cell, width, column in zip(line, widths, shown, strict=True)
-        ]
-        text += "  ".join(cells).rstrip() + "\n"
-    if paths:
-        text += "\n" + "".join(f"{path}\n" for path in paths)
-    return plain(text)
+    beneath = "\n" + "".join(f"{path}\n" for path in paths) if paths else ""
+    return text(grid(table, details=False)) + plain(beneath)
 
 
-def _text(spread: Spread | None, decimals: int, sign: str = "") -> str:
-    return "" if spread is None else spread.text(decimals, sign)
+def _text(spread: Spread | None, decimals: int) -> str:
+    return "" if spread is None else spread.text(decimals)
+
+
+def _told(spread: Spread | None, decimals: int) -> str:
+    return "" if spread is None else spread.told(decimals)
+
+
+def _share(share: float, decimals: int) -> str:
+    return "" if math.isnan(share) else f"{100 * share:.{decimals}f}"
 
 
 def _early_stop(row: Row) -> str:
@@ -249,13 +249,3 @@ def _live_paths(row: Row) -> str:
     if row.live_paths is None:
         return ""
     return f"{row.live_paths:,.0f}" if row.live_paths < _MANY else f"{row.live_paths:.1e}"
-
-
-def _plain(value: float | None) -> str:
-    return "" if value is None else f"{value:.8g}"
-
-
-def _escape(cell: str) -> str:
-    for mark in "\\|<>&*_`[]":
-        cell = cell.replace(mark, f"\\{mark}")
-    return plain(" ".join(cell.split()))

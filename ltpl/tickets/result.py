@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -26,7 +27,7 @@ class Result:
         round: How many prunings came before; 0 is the dense network.
         kept: Prunable weights that are left.
         total: Prunable weights.
-        parameters: All parameters, biases and the like included.
+        parameters: All parameters, biases and the like included; 0 if that is not known.
         layers: Name, kept and total of each pruned parameter.
         live_inputs: Features of the input that lead to an output; None if that is not known.
         inputs: Features of the input.
@@ -84,7 +85,9 @@ class Result:
 
     @property
     def density_all(self) -> float:
-        """Share of all parameters that are left."""
+        """Share of all parameters that are left; not a number if it is not known."""
+        if not self.parameters:
+            return math.nan
         return (self.parameters - self.total + self.kept) / self.parameters
 
     def save(self, path: str | Path) -> None:

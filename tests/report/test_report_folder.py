@@ -19,7 +19,9 @@ from ltpl.tickets.result import round_folder
 
 FIGURES = ["accuracy", "curves", "early_stop", "layers"]
 FILES = sorted(
-    ["index.html", "table.csv", "table.md", *(f"{f}.{e}" for f in FIGURES for e in ("png", "svg"))]
+    ["index.html", *(f"table.{e}" for e in ("csv", "md", "tex"))]
+    + ["analysis.md", "differences.csv", "differences.md"]
+    + [f"{f}.{e}" for f in FIGURES for e in ("png", "svg")]
 )
 NASTY = "<img src=x onerror=alert(1)>&\"'"
 
@@ -118,8 +120,26 @@ def test_there_is_a_drawing_for_pages_and_one_for_phones(written: Path) -> None:
 
 def test_the_page_tells_how_it_was_made(written: Path) -> None:
     page = Page(written)
-    for wanted in ("All rounds", "ltpl '<img", "Configuration", "winning, matching"):
+    wanted_text = ("All rounds", "ltpl '<img", "Configuration", "winning, matching")
+    for wanted in (*wanted_text, "What the numbers say", "Lines side by side"):
         assert wanted in page.text
+
+
+def test_the_contents_lead_to_every_part(written: Path) -> None:
+    tags = Page(written).tags
+    links = [str(a["href"])[1:] for tag, a in tags if tag == "a"]
+    assert links == [a["id"] for tag, a in tags if tag == "section"]
+    assert len(links) >= 8
+
+
+def test_words_that_no_result_supports_are_not_written(tmp_path: Path) -> None:
+    """Without two seeds nothing is decided, and no ticket wins."""
+    folder = synthetic.run(tmp_path / "run", seeds=[0])
+    page = report(folder)
+    prose = Page(page).text.partition("All rounds")[0]
+    assert "one seed decides nothing" in prose
+    assert "winning" not in prose
+    assert "<strong>" not in page.read_text()
 
 
 def test_the_same_results_give_the_same_bytes(tmp_path: Path) -> None:
@@ -182,7 +202,7 @@ def test_a_run_in_progress_is_reported_as_far_as_it_is(tmp_path: Path) -> None:
     (folder / "seed_3" / "round_01").mkdir()
     page = report(folder)
     assert names(page.parent) == sorted(
-        ["accuracy.png", "accuracy.svg", "index.html", "table.csv", "table.md"]
+        ["accuracy.png", "accuracy.svg", "index.html", "table.csv", "table.md", "table.tex"]
     )
     assert "Only the dense network is finished so far" in Page(page).text
 
