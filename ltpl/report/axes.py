@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ltpl.report.looks import FONT, INK
-from ltpl.report.spread import per_cent
+from ltpl.report.spread import Spread, per_cent
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -118,6 +118,36 @@ def density_axis(axes: Axes, densities: Iterable[float], inches: float) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(lambda value, _: per_cent(value))
     axes.set_xlabel("weights left (%)")
+
+
+def mean_and_band(
+    axes: Axes, xs: Sequence[float], spreads: Sequence[Spread], alpha: float = 0.15, **line: Any
+) -> Artist:
+    """Draw the mean over seeds as a line, and a band from the lowest seed to the highest.
+
+    Args:
+        axes: Where to draw.
+        xs: Where each spread stands.
+        spreads: Over the seeds.
+        alpha: How dense the band is.
+        **line: How the line looks; the band has its colour.
+
+    Returns:
+        The line.
+    """
+    low, high = [s.low for s in spreads], [s.high for s in spreads]
+    axes.fill_between(xs, low, high, color=line["color"], alpha=alpha, linewidth=0)
+    (drawn,) = axes.plot(xs, [s.mean for s in spreads], **line)
+    return drawn
+
+
+def band_words(spreads: Sequence[Spread]) -> str:
+    """Return what a caption says of lines and bands: over how many seeds they go."""
+    counts = {spread.n for spread in spreads}
+    if counts == {1}:
+        return "One seed, so there is no band."
+    shown = str(*counts) if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
+    return f"Line: mean over n = {shown} seeds; band: lowest to highest seed."
 
 
 def legend(figure: Figure, entries: Sequence[tuple[str, Artist]], inches: float) -> None:
