@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 POINTS = 72  # to the inch
+_BANDS = 1.3  # times as far as means, and the end of a band is shown
 _LONGEST = 36  # characters of a legend entry
 
 
@@ -82,7 +83,7 @@ def window(
     Args:
         values: What is drawn.
         centre: What readers compare with.
-        bands: Ends of bands, shown where they lie no farther off than the values that are.
+        bands: Ends of bands, shown where they lie little farther off than the values that are.
         reach: How far to go from the centre, where the median distance of the values is 1.
     """
     finite = [v for v in values if math.isfinite(v)]
@@ -93,7 +94,9 @@ def window(
     if distances and farthest > 1.5 * reach * statistics.median(distances):
         farthest = reach * statistics.median(distances)
     ends = [v for v in bands if math.isfinite(v)]
-    shown = [centre, *(v for v in [*finite, *ends] if abs(v - centre) <= max(farthest, 1e-12))]
+    farthest = max(farthest, 1e-12)
+    shown = [centre, *(v for v in finite if abs(v - centre) <= farthest)]
+    shown += [v for v in ends if abs(v - centre) <= _BANDS * farthest]
     low, high = min(shown), max(shown)
     margin = 0.06 * (high - low) or 0.06 * abs(high) or 1.0
     return low - margin, high + margin

@@ -55,6 +55,7 @@ def distances(runs: Sequence[Run]) -> Picture | None:
         "Early-bird tickets: does the mask still change?",
         caption,
         lambda figure, sheet: _draw(figure, sheet, lines),
+        narrow=(3.9, 4.6),
     )
 
 
@@ -83,7 +84,7 @@ def pairs(runs: Sequence[Run]) -> Picture | None:
         "Early-bird tickets: distances between all epochs",
         caption,
         lambda figure, sheet: _draw_pairs(figure, sheet, shown),
-        wide=(7.4, 3.1 if len(shown) > 1 else 4.2),
+        wide=(7.4, 2.7 if len(shown) > 1 else 4.2),
         narrow=(3.9, 0.4 + 3.1 * len(shown)),
     )
 
