@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from collections.abc import Iterable, Sequence
@@ -164,14 +165,33 @@ def legend(figure: Figure, entries: Sequence[tuple[str, Artist]], inches: float)
     if not entries:
         return
     labels = [entry_label(name) for name, _ in entries]
-    width = 0.62 * FONT * max(map(len, labels)) + 5.5 * FONT  # 5.5: the line's sample, and air
     figure.legend(
         [artist for _, artist in entries],
         labels,
         loc="outside upper left",
-        ncols=max(1, min(len(labels), int(POINTS * inches / width))),
+        ncols=legend_columns(labels, POINTS * inches),
         columnspacing=1.4,
     )
+
+
+def legend_columns(labels: Sequence[str], width: float) -> int:
+    """Return in how many columns a legend has room; each is as wide as its longest label.
+
+    Args:
+        labels: The entries, which are filled in column by column.
+        width: Room in points.
+
+    Example:
+        >>> legend_columns(["ticket", "a name that is rather long", "dense"], 360)
+        2
+    """
+    for count in range(len(labels), 1, -1):
+        whole, more = divmod(len(labels), count)  # the first columns hold what is left over
+        starts = [k * whole + min(k, more) for k in range(count + 1)]
+        longest = [max(map(len, labels[a:b])) for a, b in itertools.pairwise(starts)]
+        if sum(0.62 * FONT * long + 5.5 * FONT for long in longest) <= width:  # 5.5: the sample
+            return count
+    return 1
 
 
 def sample(dashes: Any) -> Artist:

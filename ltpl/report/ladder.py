@@ -65,6 +65,7 @@ def accuracy(table: Sequence[Row]) -> Picture | None:
         lambda figure, sheet: _draw(
             figure, sheet, lines, name + (" (%)" if measure.percent else ""), limits
         ),
+        narrow=_phone(lines),
     )
 
 
@@ -87,7 +88,13 @@ def early_stop(table: Sequence[Row]) -> Picture | None:
         lambda figure, sheet: _draw(
             figure, sheet, lines, "early-stop step", (0.0, 1.06 * top or 1.0)
         ),
+        narrow=_phone(lines),
     )
+
+
+def _phone(lines: Sequence[Series]) -> tuple[float, float]:
+    """Return the sheet for phones, where a legend of many lines is tall."""
+    return 3.9, 3.9 + 0.2 * max(0, len(lines) - 3)
 
 
 def _series(table: Sequence[Row], value: Callable[[Row], Spread | None]) -> list[Series]:

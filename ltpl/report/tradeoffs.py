@@ -56,7 +56,7 @@ def tradeoffs(runs: Sequence[Run], table: Sequence[Row]) -> Picture | None:
         _caption(lines, limits, measure),
         draw,
         wide=(7.4, 3.9),
-        narrow=(3.9, 1.2 + 2.7 * panels),
+        narrow=(3.9, 1.0 + 0.2 * len(lines) + 2.6 * panels),
     )
 
 
@@ -139,7 +139,7 @@ def _draw(
 def _size(sheet: Sheet) -> tuple[float, float]:
     """Return width and height of one of the two axes in points, about."""
     if sheet.narrow:
-        return POINTS * (sheet.width - 0.9), POINTS * (sheet.height / 2 - 1.0)
+        return POINTS * (sheet.width - 0.9), POINTS * (sheet.height / 2 - 1.4)
     return POINTS * (sheet.width / 2 - 0.9), POINTS * (sheet.height - 1.2)
 
 
