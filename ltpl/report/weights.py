@@ -185,7 +185,8 @@ def _stride(size: int) -> int:
 def reach(levels: Sequence[Values]) -> float:
     """Return how far from zero the axis goes: `SHOWN` of each layer's weights lie within."""
     sizes = [np.abs(values) for found in levels for values in found.values() if len(values)]
-    return max((float(np.quantile(size, SHOWN)) for size in sizes), default=0.0) or 1.0
+    ends = [float(np.quantile(size, SHOWN, method="higher")) for size in sizes]
+    return max(ends, default=0.0) or 1.0
 
 
 def histogram(values: Any, reach: float) -> tuple[Any, Any]:
