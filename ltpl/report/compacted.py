@@ -128,7 +128,7 @@ def _draw(figure: Figure, sheet: Sheet, shown: Sequence[Small], keys: Sequence[s
             axes.barh(place, 100, color=RULE, height=0.66)
             axes.barh(place, 100 * left / dense, color=COLOURS[0], height=0.66)
             text = f"{written(key, left)} of {written(key, dense)}"
-            beside = max(100.0, 100 * left / dense) + 3
+            beside = min(130.0, max(100.0, 100 * left / dense)) + 3  # latency may be longer
             axes.text(beside, place, text, va="center_baseline", fontsize=8, color=INK)
         axes.set_yticks(range(len(shown)), [entry_label(small.label) for small in shown])
         if position % columns:

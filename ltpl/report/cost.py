@@ -69,12 +69,11 @@ def traded(runs: Sequence[Run], measure: Score) -> list[Traded]:
             for number in line.rounds:
                 level = [r for r in line.level(number) if measure.of(r) is not None]
                 score = Spread.of(measure.of(result) for result in level)
-                if number == 0 or score is None or not level[0].kept:
-                    continue
-                costs = Spread.of(c for r in level if (c := cost(run, line, r.seed, number)))
-                density = sum(result.density for result in level) / len(level)
-                complete = costs is not None and costs.n == len(level)
-                points.append(Point(density, score, costs.mean if costs and complete else None))
+                density = sum(result.density for result in level) / max(1, len(level))
+                if number and score and density:
+                    costs = Spread.of(cost(run, line, result.seed, number) for result in level)
+                    known = costs.mean if costs and costs.n == len(level) else None
+                    points.append(Point(density, score, known))
             if points:
                 points.sort(key=lambda point: -point.density)
                 label = _label(run, line, len(runs) > 1)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ltpl.report.axes import band_words, legend, mean_and_band, sample
+from ltpl.report.axes import band_words, entry_label, legend, mean_and_band, sample
 from ltpl.report.cells import as_number, whole_rows
 from ltpl.report.lines import Line, Run
 from ltpl.report.looks import DASHES
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 FILE = "robustness.csv"
 MOST_ATTACKS = 4
+LARGEST = 1e6  # 255 where pixels are bytes
 
 Attacked = dict[str, dict[float, Spread]]  # attack -> strength -> accuracy over seeds
 
@@ -85,7 +86,7 @@ def robustness(runs: Sequence[Run], rounds: Sequence[int] | None = None) -> Pict
                         marker="o",
                         markersize=3.5,
                     )
-            axes.set_title(attack)
+            axes.set_title(entry_label(attack))
             axes.set_ylim(0, None)
             axes.xaxis.set_major_locator(MaxNLocator(4))
             axes.set_xlabel("eps")
@@ -138,5 +139,9 @@ def read(path: Path) -> list[tuple[tuple[str, float], float]]:
         return []
     cells = [dict(zip(header, row, strict=True)) for row in rows]
     found = [(r["attack"], as_number(r["eps"]), as_number(r["accuracy"])) for r in cells]
-    once = {(a, e): v for a, e, v in found if e is not None and e >= 0 and v is not None}
+    once = {
+        (attack, eps): value
+        for attack, eps, value in found
+        if eps is not None and 0 <= eps <= LARGEST and value is not None and 0 <= value <= 100
+    }
     return list(once.items())

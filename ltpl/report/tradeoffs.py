@@ -166,7 +166,7 @@ def _cost_axis(axes: Axes, costs: Sequence[float]) -> None:
         axes.xaxis.set_major_locator(FixedLocator(steps))
         axes.xaxis.set_minor_locator(NullLocator())
     else:
-        axes.set_xlim(0, max(costs) * 1.12)
+        axes.set_xlim(0, max(costs) * 1.12 or 1.0)
         axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.6g}")
     axes.set_xlabel("search cost (epochs)")

@@ -17,6 +17,7 @@ from ltpl.report.spread import per_cent
 from ltpl.tickets.result import round_folder
 
 _LARGEST = 20_000_000  # bytes: a thousand epochs
+_LATEST = 1_000_000_000
 
 
 @dataclass(frozen=True)
@@ -92,11 +93,18 @@ def _detectors(record: dict[str, Any]) -> Iterator[tuple[float, Detector]]:
             detector = Detector(record["rule"], record["window"], float(content["threshold"]))
             epochs, found = [int(epoch) for epoch in content["epochs"]], content["found"]
             apart = torch.tensor(content["distances"], dtype=torch.double)
-        except (KeyError, TypeError, ValueError, OverflowError):
+        except (KeyError, TypeError, ValueError, OverflowError, RuntimeError):
             continue
-        sound = apart.shape == (len(epochs), len(epochs)) and epochs == sorted(set(epochs))
-        between = sound and len(epochs) > 1 and bool(((apart >= 0) & (apart <= 1)).all())
-        if between and 0 < share < 1 and (found is None or found in epochs):
+        ordered = len(epochs) > 1 and epochs == sorted(set(epochs))
+        if (
+            ordered
+            and 0 <= epochs[0] <= epochs[-1] <= _LATEST
+            and apart.shape == (len(epochs), len(epochs))
+            and bool(((apart >= 0) & (apart <= 1)).all())
+            and 0 < share < 1
+            and 0 < detector.limit <= 1
+            and (found is None or found in epochs)
+        ):
             detector.history = History(epochs=epochs, distances=apart)
             detector.found = found
             yield share, detector

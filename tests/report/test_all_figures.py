@@ -43,7 +43,8 @@ def full(tmp_path: Path) -> Path:
     return run
 
 
-def test_every_figure_is_on_the_page(full: Path) -> None:
+def test_every_figure_is_on_the_page(full: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ltpl.report.pictures.DPI", 36)  # quick
     page = report(full).read_text()
     pictures = {f"{name}.{ending}" for name in NAMES for ending in ("png", "svg")}
     assert {path.name for path in (full / "report").iterdir()} == pictures | {

@@ -104,6 +104,8 @@ def test_a_ticket_that_was_never_found_is_said_so(tmp_path: Path, captured: Any)
         {"epochs": list(range(12, 0, -1))},
         {"found": 99},
         {"threshold": None},
+        {"threshold": float("inf")},
+        {"epochs": [*range(11), 10**30]},
         {"epochs": [1], "distances": [[0.0]], "found": None},
     ],
 )

@@ -56,7 +56,7 @@ def test_accuracy_is_drawn_against_the_strength_of_each_attack(
     ("text", "expected"),
     [
         ("attack,eps,accuracy\nfgsm,0,0.9\nfgsm,0.1,0.5\nfgsm,0.2,0.", 2),
-        ("attack,eps,accuracy\nfgsm,0,nan\nfgsm,-1,0.5\nfgsm,x,0.5\n", 0),
+        ("attack,eps,accuracy\nfgsm,0,nan\nfgsm,-1,0.5\nfgsm,x,0.5\nfgsm,1e300,0.5\n", 0),
         ("attack,eps\nfgsm,0\n", 0),
         ("", 0),
     ],
