@@ -157,6 +157,7 @@ def compact_checkpoint(built: Built, options: Compact) -> str:
         "compacted": after,
         "parameters": [rows[-1].parameters, rows[-1].parameters_left],
         "macs": [rows[-1].macs, rows[-1].macs_left],
+        "bytes": [_bytes(dense), _bytes(small)],
     }
     out.mkdir(parents=True, exist_ok=True)
     _write_layers(out / "layers.csv", rows)
@@ -249,6 +250,12 @@ def _start(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(options.seed)
             redraw(small)
+
+
+def _bytes(network: nn.Module) -> int:
+    """Return the size of all weights and buffers."""
+    tensors = (t for t in network.state_dict().values() if isinstance(t, Tensor))
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def _write_formats(small: nn.Module, example: tuple[Any, ...], options: Compact, out: Path) -> None:

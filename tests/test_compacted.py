@@ -115,6 +115,9 @@ def test_the_small_network_does_what_the_checkpoint_does(
     assert said["parameters"] == [sum(p.numel() for p in whole.parameters()), count]
     assert count < 0.6 * said["parameters"][0]
     assert said["macs"][1] < 0.6 * said["macs"][0]
+    assert said["bytes"] == [
+        sum(t.nbytes for t in network.state_dict().values()) for network in (whole, small)
+    ]
     assert said["masked"] == pytest.approx(said["compacted"], rel=1e-4)
     layers = (tmp_path / "small" / "layers.csv").read_text().splitlines()
     assert layers[-1].split(",")[:3] == ["total", *map(str, said["parameters"])]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ltpl.report.looks import FONT, INK
-from ltpl.report.spread import per_cent
+from ltpl.report.spread import Spread, per_cent
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 POINTS = 72  # to the inch
+_BANDS = 1.3  # times as far as means, and the end of a band is shown
 _LONGEST = 36  # characters of a legend entry
 
 
@@ -82,7 +84,7 @@ def window(
     Args:
         values: What is drawn.
         centre: What readers compare with.
-        bands: Ends of bands, shown where they lie no farther off than the values that are.
+        bands: Ends of bands, shown where they lie little farther off than the values that are.
         reach: How far to go from the centre, where the median distance of the values is 1.
     """
     finite = [v for v in values if math.isfinite(v)]
@@ -93,7 +95,9 @@ def window(
     if distances and farthest > 1.5 * reach * statistics.median(distances):
         farthest = reach * statistics.median(distances)
     ends = [v for v in bands if math.isfinite(v)]
-    shown = [centre, *(v for v in [*finite, *ends] if abs(v - centre) <= max(farthest, 1e-12))]
+    farthest = max(farthest, 1e-12)
+    shown = [centre, *(v for v in finite if abs(v - centre) <= farthest)]
+    shown += [v for v in ends if abs(v - centre) <= _BANDS * farthest]
     low, high = min(shown), max(shown)
     margin = 0.06 * (high - low) or 0.06 * abs(high) or 1.0
     return low - margin, high + margin
@@ -120,6 +124,36 @@ def density_axis(axes: Axes, densities: Iterable[float], inches: float) -> None:
     axes.set_xlabel("weights left (%)")
 
 
+def mean_and_band(
+    axes: Axes, xs: Sequence[float], spreads: Sequence[Spread], alpha: float = 0.15, **line: Any
+) -> Artist:
+    """Draw the mean over seeds as a line, and a band from the lowest seed to the highest.
+
+    Args:
+        axes: Where to draw.
+        xs: Where each spread stands.
+        spreads: Over the seeds.
+        alpha: How dense the band is.
+        **line: How the line looks; the band has its colour.
+
+    Returns:
+        The line.
+    """
+    low, high = [s.low for s in spreads], [s.high for s in spreads]
+    axes.fill_between(xs, low, high, color=line["color"], alpha=alpha, linewidth=0)
+    (drawn,) = axes.plot(xs, [s.mean for s in spreads], **line)
+    return drawn
+
+
+def band_words(spreads: Sequence[Spread]) -> str:
+    """Return what a caption says of lines and bands: over how many seeds they go."""
+    counts = {spread.n for spread in spreads}
+    if counts == {1}:
+        return "One seed, so there is no band."
+    shown = str(*counts) if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
+    return f"Line: mean over n = {shown} seeds; band: lowest to highest seed."
+
+
 def legend(figure: Figure, entries: Sequence[tuple[str, Artist]], inches: float) -> None:
     """Put the legend above the axes, in as many columns as have room.
 
@@ -131,14 +165,33 @@ def legend(figure: Figure, entries: Sequence[tuple[str, Artist]], inches: float)
     if not entries:
         return
     labels = [entry_label(name) for name, _ in entries]
-    width = 0.62 * FONT * max(map(len, labels)) + 5.5 * FONT  # 5.5: the line's sample, and air
     figure.legend(
         [artist for _, artist in entries],
         labels,
         loc="outside upper left",
-        ncols=max(1, min(len(labels), int(POINTS * inches / width))),
+        ncols=legend_columns(labels, POINTS * inches),
         columnspacing=1.4,
     )
+
+
+def legend_columns(labels: Sequence[str], width: float) -> int:
+    """Return in how many columns a legend has room; each is as wide as its longest label.
+
+    Args:
+        labels: The entries, which are filled in column by column.
+        width: Room in points.
+
+    Example:
+        >>> legend_columns(["ticket", "a name that is rather long", "dense"], 360)
+        2
+    """
+    for count in range(len(labels), 1, -1):
+        whole, more = divmod(len(labels), count)  # the first columns hold what is left over
+        starts = [k * whole + min(k, more) for k in range(count + 1)]
+        longest = [max(map(len, labels[a:b])) for a, b in itertools.pairwise(starts)]
+        if sum(0.62 * FONT * long + 5.5 * FONT for long in longest) <= width:  # 5.5: the sample
+            return count
+    return 1
 
 
 def sample(dashes: Any) -> Artist:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import csv
-import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ltpl.report.cells import as_number, whole_rows
 from ltpl.report.lines import Line
 from ltpl.report.score import are_shares
 from ltpl.report.spread import Spread
@@ -73,34 +71,18 @@ def read(path: Path, kind: str) -> tuple[str, dict[int, float]]:
     Returns:
         The name of the measure and its values; `""` and nothing if there is none.
     """
-    try:
-        text = path.read_text("utf-8", errors="replace")
-    except OSError:
-        return "", {}
-    whole = text[: text.rfind("\n") + 1].replace("\0", "")
-    lines = csv.reader(io.StringIO(whole))
-    header = next(_rows(lines), [])
+    header, rows = whole_rows(path)
     tag = validation_tag(header, kind)
     if "step" not in header or tag is None:
         return "", {}
     at, column = header.index("step"), header.index(tag)
     values = {}
-    for cells in _rows(lines):
-        if len(cells) != len(header) or not cells[column]:
-            continue
-        try:
-            step, value = int(float(cells[at])), float(cells[column])
-        except (ValueError, OverflowError):
-            continue
-        if abs(value) <= LARGEST and 0 <= step <= LARGEST:  # beyond, nothing can be drawn
-            values[step] = value
+    for cells in rows:
+        step, value = as_number(cells[at]), as_number(cells[column])
+        # beyond, nothing can be drawn
+        if step is not None and value is not None and 0 <= step <= LARGEST >= abs(value):
+            values[int(step)] = value
     return tag, values
-
-
-def _rows(lines: Iterator[list[str]]) -> Iterator[list[str]]:
-    """Yield rows until one cannot be read."""
-    with contextlib.suppress(csv.Error):
-        yield from lines
 
 
 def validation_tag(tags: Sequence[str], kind: str) -> str | None:

@@ -4,14 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ltpl.report import early_bird, paths
+from ltpl.report.compacted import compacted
 from ltpl.report.ladder import accuracy, early_stop
 from ltpl.report.layers import layers
 from ltpl.report.lines import Run
 from ltpl.report.pictures import Picture
+from ltpl.report.robustness import robustness
 from ltpl.report.tables import Row
+from ltpl.report.tradeoffs import tradeoffs
 from ltpl.report.training import training
+from ltpl.report.weights import weights
 
-NAMES = ("accuracy", "early_stop", "curves", "layers")
+NAMES = (
+    "accuracy",
+    "early_stop",
+    "tradeoffs",
+    "curves",
+    "layers",
+    "weights",
+    "early_bird",
+    "early_bird_pairs",
+    "paths",
+    "instability",
+    "robustness",
+    "compacted",
+)
 
 
 def pictures(
@@ -24,5 +42,18 @@ def pictures(
         table: What `rows` returned for them.
         rounds: The rounds whose training is drawn.
     """
-    drawn = [accuracy(table), early_stop(table), training(runs, rounds), layers(runs)]
+    drawn = [
+        accuracy(table),
+        early_stop(table),
+        tradeoffs(runs, table),
+        training(runs, rounds),
+        layers(runs),
+        weights(runs, rounds),
+        early_bird.distances(runs),
+        early_bird.pairs(runs),
+        paths.paths(runs, rounds),
+        paths.instabilities(runs),
+        robustness(runs, rounds),
+        compacted(runs),
+    ]
     return [picture for picture in drawn if picture]

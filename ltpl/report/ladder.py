@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ltpl.report.axes import density_axis, legend, window
+from ltpl.report.axes import band_words, density_axis, legend, mean_and_band, window
 from ltpl.report.looks import INK, Look, look
 from ltpl.report.pictures import Picture, Sheet, picture
 from ltpl.report.spread import Spread, per_cent
@@ -53,7 +53,7 @@ def accuracy(table: Sequence[Row]) -> Picture | None:
     name = measure.name()
     caption = (
         f"{name.capitalize()} of each level, with the weights left on a logarithmic scale and the "
-        f"dense network at the left. {_band(points)}{_dashed(lines)}"
+        f"dense network at the left. {band_words(points)}{_dashed(lines)}"
     )
     if measure.stage == "validation":
         caption += " Nothing was tested, so this is the validation score."
@@ -65,6 +65,7 @@ def accuracy(table: Sequence[Row]) -> Picture | None:
         lambda figure, sheet: _draw(
             figure, sheet, lines, name + (" (%)" if measure.percent else ""), limits
         ),
+        narrow=_phone(lines),
     )
 
 
@@ -83,11 +84,17 @@ def early_stop(table: Sequence[Row]) -> Picture | None:
         "early_stop",
         "Early-stop step against density",
         "The step at which the validation loss was lowest: the lower, the faster the network "
-        f"learned. {_band(points)}{_dashed(lines)}",
+        f"learned. {band_words(points)}{_dashed(lines)}",
         lambda figure, sheet: _draw(
             figure, sheet, lines, "early-stop step", (0.0, 1.06 * top or 1.0)
         ),
+        narrow=_phone(lines),
     )
+
+
+def _phone(lines: Sequence[Series]) -> tuple[float, float]:
+    """Return the sheet for phones, where a legend of many lines is tall."""
+    return 3.9, 3.9 + 0.2 * max(0, len(lines) - 3)
 
 
 def _series(table: Sequence[Row], value: Callable[[Row], Spread | None]) -> list[Series]:
@@ -120,23 +127,14 @@ def _draw(
     entries: list[tuple[str, Artist]] = []
     for order, line in reversed(list(enumerate(lines))):  # the main line lies on top
         densities = [density for density, _ in line.points]
-        spreads = [spread for _, spread in line.points]
-        style = line.look
-        axes.fill_between(
+        drawn = mean_and_band(
+            axes,
             densities,
-            [s.low for s in spreads],
-            [s.high for s in spreads],
-            color=style.colour,
+            [spread for _, spread in line.points],
             alpha=0.17,
-            linewidth=0,
-            zorder=2,
-        )
-        (drawn,) = axes.plot(
-            densities,
-            [s.mean for s in spreads],
-            color=style.colour,
-            marker=style.marker,
-            linestyle=style.dashes,
+            color=line.look.colour,
+            marker=line.look.marker,
+            linestyle=line.look.dashes,
             zorder=4 - order / len(lines),
         )
         entries.insert(0, (line.label, drawn))
@@ -152,14 +150,6 @@ def _draw(
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.set_ylabel(label)
     legend(figure, entries, sheet.width)
-
-
-def _band(points: Sequence[Spread]) -> str:
-    counts = {spread.n for spread in points}
-    if counts == {1}:
-        return "One seed, so there is no band."
-    shown = str(*counts) if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
-    return f"Line: mean over n = {shown} seeds; band: lowest to highest seed."
 
 
 def _dashed(lines: Sequence[Series]) -> str:

@@ -8,8 +8,8 @@ from typing import Any
 MINUS = "\u2212"  # as wide as a digit, unlike a hyphen
 INK, RULE, PAPER = "#1f2328", "#d7dce1", "#ffffff"
 # Okabe and Ito (2008): told apart by colour-blind people too. Black and yellow are left out: one is
-# the ink, the other is not seen on white.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+# the ink, the other is not seen on white. The last one is Tol's wine, darker than the rest.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#882255")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES: tuple[Any, ...] = (
     "-",
@@ -64,10 +64,9 @@ class Look:
 
 def look(number: int) -> Look:
     """Return the look of the line with this number."""
+    turn = number + number // len(COLOURS)  # the next cycle of colours has other markers
     return Look(
-        COLOURS[number % len(COLOURS)],
-        MARKERS[number % len(MARKERS)],
-        DASHES[number % len(DASHES)],
+        COLOURS[number % len(COLOURS)], MARKERS[turn % len(MARKERS)], DASHES[turn % len(DASHES)]
     )
 
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ltpl.report.axes import legend, sample, window
+from ltpl.report.axes import legend, mean_and_band, sample, window
 from ltpl.report.curves import Curve, curve, spread_over
-from ltpl.report.lines import Run
+from ltpl.report.lines import Line, Run
 from ltpl.report.looks import DASHES, INK, look
 from ltpl.report.pictures import Picture, Sheet, picture
 from ltpl.report.spread import Spread, per_cent
@@ -107,17 +107,32 @@ def _trained(runs: Sequence[Run], rounds: dict[str, list[int]]) -> list[Trained]
     found = []
     for position, run in enumerate(runs):
         for number in rounds[run.name]:
-            level = run.main.level(number)
-            index = numbers.index(number)
-            colour = INK if number == 0 else look(index - (0 in numbers)).colour
+            label, colour = of_round(run.main, number, numbers, len(runs) > 1)
             # Of one run, dashes too tell rounds apart; of several, they tell runs apart.
-            dashes = DASHES[(position if len(runs) > 1 else index) % len(DASHES)]
-            label = "dense" if number == 0 else f"round {number}"
-            if number and len(runs) == 1:
-                label += f" ({per_cent(sum(r.density for r in level) / len(level))} %)"
+            dashes = DASHES[(position if len(runs) > 1 else numbers.index(number)) % len(DASHES)]
             curves = {kind: curve(run.main, number, kind) for kind in KINDS}
             found.append(Trained(label, colour, dashes, {k: c for k, c in curves.items() if c}))
     return found
+
+
+def of_round(
+    line: Line, number: int, numbers: Sequence[int], several: bool = False
+) -> tuple[str, str]:
+    """Return how a round is called among those that are drawn, and its colour.
+
+    Args:
+        line: The line whose round it is.
+        number: The round.
+        numbers: All rounds that are drawn, in order.
+        several: Whether those of several runs are drawn, which differ in density.
+    """
+    if number == 0:
+        return "dense", INK
+    level = line.level(number)
+    label = f"round {number}"
+    if not several:
+        label += f" ({per_cent(sum(r.density for r in level) / len(level))} %)"
+    return label, look(numbers.index(number) - (0 in numbers)).colour
 
 
 def _draw(
@@ -132,12 +147,14 @@ def _draw(
             continue
         line = item.curves[kind]
         percent = line.percent
-        colour = item.colour
-        low, high = [s.low for s in line.spreads], [s.high for s in line.spreads]
-        axes.fill_between(line.steps, low, high, color=colour, alpha=0.12, linewidth=0)
-        means = [s.mean for s in line.spreads]
-        (drawn[item.label],) = axes.plot(
-            line.steps, means, color=colour, linestyle=item.dashes, linewidth=1.4
+        drawn[item.label] = mean_and_band(
+            axes,
+            line.steps,
+            line.spreads,
+            alpha=0.12,
+            color=item.colour,
+            linestyle=item.dashes,
+            linewidth=1.4,
         )
     axes.set_ylim(*limits)
     axes.set_xlim(left=0)

@@ -5,25 +5,7 @@ import random
 
 import pytest
 
-from ltpl.report.interval import interval, quantile
-
-
-@pytest.mark.parametrize(
-    ("degrees", "printed"),  # two-sided 95 %, as printed in tables
-    [
-        *((1, "12.706"), (2, "4.303"), (3, "3.182"), (4, "2.776"), (5, "2.571"), (9, "2.262")),
-        *((10, "2.228"), (19, "2.093"), (29, "2.045"), (30, "2.042"), (60, "2.000")),
-        *((120, "1.980"), (1000, "1.962"), (9999, "1.960")),
-    ],
-)
-def test_quantiles_are_those_of_the_tables(degrees: int, printed: str) -> None:
-    assert f"{quantile(degrees):.3f}" == printed
-
-
-def test_quantiles_are_those_of_scipy() -> None:
-    stats = pytest.importorskip("scipy.stats")
-    for degrees in (*range(1, 40), random.randrange(40, 2000)):
-        assert quantile(degrees) == pytest.approx(stats.t.ppf(0.975, degrees), rel=1e-9)
+from ltpl.report.interval import interval
 
 
 def test_the_interval_lies_around_the_mean() -> None:

@@ -3,49 +3,19 @@ from __future__ import annotations
 import math
 import random
 import statistics
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import synthetic
-from matplotlib import style
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from ltpl.report import Run, ladder, layers, read_runs, rows, training
-from ltpl.report.looks import STYLE, look
-from ltpl.report.pictures import Sheet
-
-SHEETS = [Sheet(7.4, 4.2), Sheet(3.9, 3.9, narrow=True)]
+from ltpl.report.looks import look
 
 
 @pytest.fixture
 def rng() -> random.Random:
     return random.Random()
-
-
-@pytest.fixture
-def captured(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any, int], tuple[Figure, str]]:
-    """Return a function that draws a picture as a live figure, and gives its caption."""
-    found: list[Any] = []
-    for room in (ladder, layers, training):
-        monkeypatch.setattr(
-            room, "picture", lambda name, title, caption, draw, **_: found.append((caption, draw))
-        )
-
-    def drawn(make: Callable[[], Any], sheet: int = 0) -> tuple[Figure, str]:
-        found.clear()
-        make()
-        caption, draw = found[0]
-        with style.context(["default", STYLE]):
-            figure = Figure((SHEETS[sheet].width, SHEETS[sheet].height), layout="constrained")
-            FigureCanvasAgg(figure)
-            draw(figure, SHEETS[sheet])
-            figure.canvas.draw()
-        return figure, caption
-
-    return drawn
 
 
 def the_run(folder: Path, accuracies: list[float]) -> Run:
@@ -91,8 +61,9 @@ def test_nothing_outside_nothing_said(tmp_path: Path, captured: Any) -> None:
 
 
 def test_lines_differ_in_colour_and_in_grey() -> None:
-    for count, of in ((6, "colour"), (7, "marker"), (7, "dashes")):
+    for count, of in ((7, "colour"), (7, "marker"), (7, "dashes")):
         assert len({getattr(look(k), of) for k in range(count)}) == count
+    assert len({(each.colour, each.marker) for each in map(look, range(49))}) == 49
 
 
 def test_axes_speak_of_loss_where_there_is_no_accuracy(
