@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 
 from ltpl.masks.mask import Mask
@@ -77,8 +77,12 @@ def _found(run: Run) -> list[str]:
     ]
 
 
-def _way(line: Line) -> str:
-    return policy(line) or ""
+def _way(line: Line) -> tuple[str, str]:
+    """Return how the line is retrained, and what prunes it: weights or channels."""
+    config = line.record.get("config")
+    pruner = config.get("prune") if isinstance(config, Mapping) else None
+    kind = pruner.get("class_path") if isinstance(pruner, Mapping) else None
+    return policy(line) or "", str(kind or "")
 
 
 def _moment(line: Line) -> tuple[int, int, int]:

@@ -61,8 +61,8 @@ def text(grid: Grid) -> str:
 def markdown(grid: Grid) -> str:
     """Return the table in Markdown."""
     sides = [":---" if number < grid.left else "---:" for number in range(len(grid.head))]
-    cells = ([_marked(cell) for cell in line] for line in grid.lines)
-    lines = [[_marked(title) for title in grid.head], sides, *cells]
+    cells = ([in_markdown(cell) for cell in line] for line in grid.lines)
+    lines = [[in_markdown(title) for title in grid.head], sides, *cells]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
@@ -123,7 +123,8 @@ def _typeset(cell: str) -> str:
     return f"{mean} <small>{low} to {high}</small>"
 
 
-def _marked(cell: str) -> str:
+def in_markdown(cell: str) -> str:
+    """Return a cell in which Markdown sees no marks."""
     for mark in "\\|<>&*_`[]":
         cell = cell.replace(mark, f"\\{mark}")
     return plain(" ".join(cell.split()))

@@ -21,6 +21,7 @@ from ltpl.report.looks import MINUS
 from ltpl.report.pictures import Picture, inline
 from ltpl.report.summary import sentence
 from ltpl.report.tables import Row, grid
+from ltpl.report.verdicts import verdicts_section
 
 GLOSSARY = {
     "ticket": "A mask together with the weights that training starts from: a sparse network before "
@@ -78,6 +79,7 @@ def page(
     sections = [
         *figures[:1],
         ("What the numbers say", _said(said)),
+        ("Expected and measured", _verdicts(runs)),
         *figures[1:],
         ("Differences", _differences(found, said)),
         ("Lines side by side", _levels(runs, table)),
@@ -108,6 +110,14 @@ def page(
 def _found(run: Run, table: Sequence[Row], several: bool) -> str:
     name = f"<strong>{escape(run.name)}.</strong> " if several else ""
     return f'<p class="found">{name}{_prose(sentence(run, table))}</p>'
+
+
+def _verdicts(runs: Sequence[Run]) -> str:
+    text = ""
+    for run in runs:
+        if found := verdicts_section(run, runs):
+            text += (f"<h3>{escape(run.name)}</h3>\n" if len(runs) > 1 else "") + found
+    return text
 
 
 def _said(said: Sequence[tuple[str, Sequence[Answer]]]) -> str:

@@ -18,6 +18,7 @@ from ltpl.masks.errors import shown
 from ltpl.masks.files import whole_file
 from ltpl.report.check import AGREE, DIFFER, NOT_YET, Verdict, own_expectations, verdict
 from ltpl.report.console import plain
+from ltpl.report.grid import in_markdown
 from ltpl.report.lines import Run
 from ltpl.report.looks import MINUS
 from ltpl.report.measures import MEASURES
@@ -48,7 +49,7 @@ def verdicts_as_text(verdicts: Sequence[Verdict]) -> str:
 
 def verdicts_as_markdown(verdicts: Sequence[Verdict]) -> str:
     """Return the table in Markdown, and the summary."""
-    head, *lines = [[_escaped(cell) for cell in line] for line in _cells(verdicts)]
+    head, *lines = [[in_markdown(cell) for cell in line] for line in _cells(verdicts)]
     table = [head, ["---"] * len(head), *lines]
     return "".join(f"| {' | '.join(line)} |\n" for line in table) + f"\n{summary(verdicts)}\n"
 
@@ -93,16 +94,16 @@ def write_verdicts(verdicts: Sequence[Verdict], out: str | Path) -> None:
 
 
 def verdicts_section(run: Run, runs: Sequence[Run] = ()) -> str:
-    """Return a section of the report page with the verdicts on what a run expects.
+    """Return what the report page says of what a run expects, as HTML.
 
     Args:
-        run: The run; without expectations the section is empty.
+        run: The run; without expectations nothing is said.
         runs: Other runs that they may name.
     """
     try:
         verdicts = [verdict(each, run, runs) for each in own_expectations(run)]
     except ValueError as error:
-        return _section(f'<p class="note">{escape(str(error))}</p>')
+        return f'<p class="note">{escape(str(error))}</p>'
     if not verdicts:
         return ""
     head, *lines = _cells(verdicts)
@@ -113,17 +114,13 @@ def verdicts_section(run: Run, runs: Sequence[Run] = ()) -> str:
         cells = zip(kinds, map(_typeset, line), strict=True)
         row = "".join(f'<td class="{kind}">{cell}</td>' for kind, cell in cells)
         body += f"<tr>{row}</tr>\n"
-    return _section(
+    return (
         '<div class="scroll" tabindex="0" role="region" aria-label="Expected and measured">\n'
         f"<table>\n<thead><tr>{titles}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>\n</div>\n"
         f'<p class="note">{summary(verdicts)}. Mean ± sample standard deviation, and the 95 % '
         "interval of the mean (Student's t), over n seeds; differences and ratios are taken seed "
         "by seed.</p>"
     )
-
-
-def _section(content: str) -> str:
-    return f"<section>\n<h2>Expected and measured</h2>\n{content}\n</section>"
 
 
 def _typeset(cell: str) -> str:
@@ -199,9 +196,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list):
         return [_finite(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _escaped(cell: str) -> str:
-    for mark in "\\|<>&*_`[]":
-        cell = cell.replace(mark, f"\\{mark}")
-    return plain(cell)

@@ -51,6 +51,10 @@ def test_every_figure_is_on_the_page(full: Path, monkeypatch: pytest.MonkeyPatch
         "index.html",
         "table.csv",
         "table.md",
+        "table.tex",
+        "differences.csv",
+        "differences.md",
+        "analysis.md",
     }
     assert page.count("<figure>") == len(NAMES)
     assert "http" not in page.replace("http://www.w3.org", "")
