@@ -127,23 +127,3 @@ def accuracy(metrics: Mapping[str, float], asked: str | None) -> float | None:
     if asked and metrics and not found:
         raise unknown("accuracy", asked, metrics)
     return metrics[found[0]] if found else None
-
-
-def validates(module: Any, data: Any) -> bool:
-    """Whether there is something to validate on, and a way to."""
-    return _own(module, "validation_step") and _has(module, data, "val_dataloader")
-
-
-def tests(module: Any, data: Any) -> bool:
-    """Whether there is something to test on, and a way to."""
-    return _own(module, "test_step") and _has(module, data, "test_dataloader")
-
-
-def _has(module: Any, data: Any, loader: str) -> bool:
-    return any(source is not None and _own(source, loader) for source in (module, data))
-
-
-def _own(instance: Any, method: str) -> bool:
-    """Whether a method is the project's own, not the one that Lightning declares."""
-    where = getattr(type(instance), method).__module__
-    return not where.startswith(("pytorch_lightning.core.", "lightning.pytorch.core."))

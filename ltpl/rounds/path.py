@@ -20,9 +20,10 @@ from ltpl.callbacks.ranks import mean_over_ranks
 from ltpl.callbacks.scoring import first_batches
 from ltpl.callbacks.sizing import undisturbed
 from ltpl.rounds.draw import training_data
+from ltpl.rounds.evaluate import validated
 from ltpl.rounds.experiment import Parts
-from ltpl.rounds.measure import accuracy, validates, validation_loss
-from ltpl.rounds.ranks import averaged, of_each
+from ltpl.rounds.measure import accuracy, validation_loss
+from ltpl.rounds.ranks import of_each
 from ltpl.rounds.seeds import mixed, seed_all
 from ltpl.tickets.path import Point, evenly, interpolated
 from ltpl.tickets.snapshot import Snapshot
@@ -63,8 +64,6 @@ def measure_path(
     """
     places = evenly(31) if alphas is None else alphas
     interpolated(first, second, 0)  # refuses, before anything is touched
-    if not validates(parts.module, parts.data):
-        return [Point(alpha) for alpha in places]
     with undisturbed(), _kept(parts.module):
         seed_all(mixed("path"))
         path = _Path(parts, monitor, accuracy)
@@ -95,26 +94,27 @@ class _Path:
     """
 
     def __init__(self, parts: Parts, monitor: str | None, accuracy: str | None):
-        self.module, self.data, self.trainer = parts.module, parts.data, parts.trainer
+        self.parts = parts
         self.monitor, self.accuracy = monitor, accuracy
         # those of its training, if it has: a second setup may draw another split
-        loader, self.validation = self.trainer.train_dataloader, self.trainer.val_dataloaders
+        loader, self.validation = parts.trainer.train_dataloader, parts.trainer.val_dataloaders
         self.training = Batches(training_data(parts) if loader is None else loader)
-        self.statistics = Statistics(self.module)
+        self.statistics = Statistics(parts.module)
 
     def point(self, alpha: float, weights: dict[str, Tensor], buffers: dict[str, Tensor]) -> Point:
         """Return what is measured of one network."""
-        Snapshot("between", weights, buffers).restore_weights_(self.module)
+        Snapshot("between", weights, buffers).restore_weights_(self.parts.module)
         as_it_is = self._judged()
         if not self.statistics.layers:
             return Point(alpha, *as_it_is)
         estimated: tuple[float | None, ...] = NOTHING * 2
         if self.training.kept:
+            trainer = self.parts.trainer
             with (
-                _other(self.trainer, callbacks=[*self.trainer.callbacks, self.statistics]),
+                _other(trainer, callbacks=[*trainer.callbacks, self.statistics]),
                 torch.compiler.set_stance("force_eager"),
             ):
-                self._validate(self.training)
+                self._validated(self.training)
             estimated = self._judged()
         return Point(alpha, *estimated, *as_it_is)
 
@@ -124,25 +124,25 @@ class _Path:
         return (*on_training, *self._judge(self.validation))
 
     def _judge(self, loader: Any) -> tuple[float | None, float | None]:
-        found = self._validate(loader)
+        found = self._validated(loader)
         if not found:
             return NOTHING
         loss, right = validation_loss(found, self.monitor), accuracy(found, self.accuracy)
         return None if right is None else 1 - right, None if loss is None else found[loss]
 
-    def _validate(self, loader: Any) -> dict[str, float]:
-        source, given = self.module, {} if loader is None else {"val_dataloader": lambda: loader}
-        if self.data is not None:  # asked by Lightning, as its hooks move the batches
-            source = self.data
-            given |= {"prepare_data": _nothing, "setup": _nothing} if given else {}
-        with _other(source, **given):
-            found = self.trainer.validate(self.module, datamodule=self.data, verbose=False)
-        return averaged({name: float(v) for each in found or [] for name, v in each.items()})
+    def _validated(self, loader: Any) -> dict[str, float]:
+        module, data = self.parts.module, self.parts.data
+        given: dict[str, Any] = {} if loader is None else {"val_dataloader": lambda: loader}
+        if given and data is not None:  # it is set up
+            given |= {"prepare_data": _nothing, "setup": _nothing}
+        # not as an argument of validate: the hooks of the data would not see its batches
+        with _other(module if data is None else data, **given):
+            return validated(self.parts)
 
     @contextlib.contextmanager
     def unheard(self) -> Iterator[None]:
         """Let loggers hear nothing, and no average step in for the network."""
-        trainer = self.trainer
+        trainer = self.parts.trainer
         whole = [c for c in trainer.callbacks if not any(map(_averages, vars(c).values()))]
         with _other(trainer, callbacks=whole, _loggers=[_silent(trainer) for _ in trainer.loggers]):
             yield

@@ -20,7 +20,7 @@ from ltpl.rounds.checkpoint import MidRound, newest_checkpoint
 from ltpl.rounds.draw import prepare, without_slots
 from ltpl.rounds.experiment import Experiment, Parts
 from ltpl.rounds.living import Living
-from ltpl.rounds.measure import Measure, accuracy, tests, validates, validation_loss
+from ltpl.rounds.measure import Measure, accuracy, validation_loss
 from ltpl.rounds.metrics import MetricsFile, events
 from ltpl.rounds.plan import Plan
 from ltpl.rounds.pulse import Pulse
@@ -208,3 +208,23 @@ class Round:
 def _flat(found: Any) -> dict[str, float]:
     """Return the metrics of all loaders; nothing where Lightning had no batch to look at."""
     return averaged({name: float(value) for each in found or [] for name, value in each.items()})
+
+
+def validates(module: Any, data: Any) -> bool:
+    """Whether there is something to validate on, and a way to."""
+    return _own(module, "validation_step") and _has(module, data, "val_dataloader")
+
+
+def tests(module: Any, data: Any) -> bool:
+    """Whether there is something to test on, and a way to."""
+    return _own(module, "test_step") and _has(module, data, "test_dataloader")
+
+
+def _has(module: Any, data: Any, loader: str) -> bool:
+    return any(source is not None and _own(source, loader) for source in (module, data))
+
+
+def _own(instance: Any, method: str) -> bool:
+    """Whether a method is the project's own, not the one that Lightning declares."""
+    where = getattr(type(instance), method).__module__
+    return not where.startswith(("pytorch_lightning.core.", "lightning.pytorch.core."))
