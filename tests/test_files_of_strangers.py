@@ -25,8 +25,8 @@ from ltpl.rounds.plan import numbers
 from ltpl.rounds.tree import RunTree
 from ltpl.tickets import Snapshot
 from ltpl.tickets.edges import EdgeTicket
-from ltpl.tickets.path import read_path
 from ltpl.tickets.files import save_state
+from ltpl.tickets.path import read_path
 from ltpl.tickets.result import Result
 from ltpl.tickets.result import _digest as digest_of_result
 from ltpl.tickets.ticket import Ticket
