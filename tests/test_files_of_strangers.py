@@ -26,6 +26,7 @@ from ltpl.rounds.tree import RunTree
 from ltpl.tickets import Snapshot
 from ltpl.tickets.edges import EdgeTicket
 from ltpl.tickets.files import save_state
+from ltpl.tickets.path import read_path
 from ltpl.tickets.result import Result
 from ltpl.tickets.result import _digest as digest_of_result
 from ltpl.tickets.ticket import Ticket
@@ -78,6 +79,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "mask.safetensors": Mask.load,
     "snapshot.safetensors": Snapshot.load,
     "edges.safetensors": EdgeTicket.load,
+    "path.csv": lambda path: read_path(path.parent),
     "compact.safetensors": ltpl.load,
     "final.safetensors": lambda path: load_weights_(nn.Linear(2, 2), path),
     "teacher.ckpt": lambda path: load_weights_(nn.Linear(2, 2), path),

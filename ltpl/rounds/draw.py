@@ -109,7 +109,7 @@ def prepare(parts: Parts) -> None:
                 "run its training step before there are optimisers. Give the layers their sizes."
             )
         with undisturbed():
-            batch = first(_training_data(parts))
+            batch = first(training_data(parts))
             batch = module._apply_batch_transfer_handler(batch, device=module.device)
         module.trainer = parts.trainer
         size_(module, batch)
@@ -172,14 +172,15 @@ def _evidence(parts: Parts) -> dict[str, Any]:
 def _batches(parts: Parts) -> list[Any]:
     """Return batches of training data; several processes share them out."""
     seed_all(mixed("batches", parts.pruner.seed))
-    loader = _training_data(parts)
+    loader = training_data(parts)
     samplers = [getattr(loader, name, None) for name in ("sampler", "batch_sampler")]
     shared = any(isinstance(sampler, DistributedSampler) for sampler in samplers)
     skip, step = (0, 1) if shared else (rank(), processes())
     return list(itertools.islice(loader, skip, step * parts.pruner.batches, step))
 
 
-def _training_data(parts: Parts) -> Any:
+def training_data(parts: Parts) -> Any:
+    """Return the training data of a round that has not trained yet, set up for it."""
     source = parts.data if parts.data is not None else parts.module
     source.prepare_data()
     source.setup("fit")
