@@ -23,7 +23,7 @@ pytestmark = pytest.mark.filterwarnings(
 BRANCHES = {
     "reinit": "--levels 1",
     "tuned": "--kind ladder --rewind.policy finetune",
-    "tuned_again": "--kind reorder --of tuned --levels 1",
+    "tuned_again": "--kind reorder --of tuned --levels 1 --points 2",
 }
 CONFIG: dict[str, Any] = {
     "levels": 1,

@@ -83,6 +83,7 @@ def _run_branch(experiment: Experiment, plan: Plan, lines: _Lines, tree: RunTree
         dry=is_dry(experiment),
         from_ticket=again,
         seeds_of=_reordered(plan, branch.draw) if again else plan.seeds_of,
+        measure=source.measure_path if again else None,
     )
     loop.run(f"{main.path.name}, {branch.name}")
     return tree

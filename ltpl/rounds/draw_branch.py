@@ -20,12 +20,15 @@ from ltpl.rounds.draw import next_mask, next_start
 from ltpl.rounds.evaluate import validated_as_pruned
 from ltpl.rounds.experiment import Experiment, Parts
 from ltpl.rounds.keeping import EARLY_BIRD, found_early
+from ltpl.rounds.path import measure_path
 from ltpl.rounds.plan import Plan
+from ltpl.rounds.ranks import leads
 from ltpl.rounds.rewinding_point import Lines, dense_at, rewinding_point
 from ltpl.rounds.run import fresh
 from ltpl.rounds.seeds import mixed
 from ltpl.rounds.stop import Stop
 from ltpl.rounds.tree import RunTree
+from ltpl.tickets.path import evenly, write_path
 from ltpl.tickets.snapshot import Snapshot
 from ltpl.tickets.step import Step
 from ltpl.tickets.ticket import FINAL, MASK, START, Ticket
@@ -96,6 +99,16 @@ class Source:
         made_by = {"policy": "rewind", "rewind": str(step), "optimizer": "restored"}
         mask = Mask.dense(parts.pruner.prunable(parts.module))
         return Ticket(mask, start, {**made_by, "mask_1": "rewind", "pinned": False})
+
+    def measure_path(self, parts: Parts, seed: int, level: int) -> None:
+        """Write the path from the network of the other order to this one; see `reorder`."""
+        folder = self.tree.round(seed, level)
+        other = (self.of if level else self.main).round(seed, level)
+        first, second = (Snapshot.load(path / FINAL) for path in (other, folder))
+        places, plan = evenly(self.branch.points), self.plan
+        points = measure_path(parts, first, second, places, plan.monitor, plan.accuracy)
+        if leads():
+            write_path(folder, points)
 
     def _masked(self, seed: int, level: int, mask_seed: int) -> tuple[Mask, dict[str, float]]:
         """Return the mask of a finished round, perhaps shuffled, and how it did when pruned."""

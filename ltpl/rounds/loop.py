@@ -42,6 +42,7 @@ class Loop:
         dry: Whether nothing of this will stay.
         from_ticket: Whether round 0 starts from a ticket too.
         seeds_of: Returns the seeds of a replicate; those of the plan if not given.
+        measure: What else is measured of a round that has trained.
     """
 
     experiment: Experiment
@@ -55,6 +56,7 @@ class Loop:
     dry: bool = False
     from_ticket: bool = False
     seeds_of: Callable[[int], Seeds] | None = None
+    measure: Callable[[Parts, int, int], None] | None = None
 
     def run(self, title: str) -> None:
         """Run what is not finished; show what came out.
@@ -143,6 +145,8 @@ class Loop:
             made_by, density = ticket.made_by, ticket.mask.density
         display.starts(seed, level, density, one.checkpoint[1] if one.checkpoint else 0)
         one.train()
+        if self.measure is not None:
+            self.measure(one.parts, seed, level)
         return one.judge(made_by)
 
     def _lineage(self, seed: int, level: int) -> Lineage:

@@ -18,6 +18,7 @@ from ltpl.rounds.branches import run_branch
 from ltpl.rounds.find import InPython
 from ltpl.rounds.tree import RunTree
 from ltpl.tickets import Snapshot
+from ltpl.tickets.path import read_path
 from ltpl.tickets.ticket import Ticket
 
 AMOUNT, LEVELS = 0.4, 2
@@ -168,8 +169,15 @@ def test_a_late_rewinding_point_counts_the_epochs_after_it(run: Run) -> None:
 
 def test_reorder_trains_the_same_ticket_with_the_data_in_another_order(run: Run) -> None:
     watch, first = Watch(), Watch()
-    tree = branched(run, "reorder", watch=watch)
+    tree = branched(run, "reorder", watch=watch, points=3)
     assert [r.round for r in tree.results()] == [0, 1, 2]
+    for result in tree.results():
+        points = read_path(tree.round(0, result.round))
+        ends = [run.results[result.round].end, result.end]
+        assert len(points) == 3
+        assert [p.raw_val_loss for p in (points[0], points[-1])] == pytest.approx(
+            [end["val_loss"] for end in ends]
+        )
     find(run.path.parent / "watched", first, levels=LEVELS, prune={"amount": AMOUNT})
     for level in (0, 1, 2):
         ours, theirs = (w.of(f"seed_0/round_{level:02}") for w in (watch, first))
@@ -180,13 +188,13 @@ def test_reorder_trains_the_same_ticket_with_the_data_in_another_order(run: Run)
         mask = Mask.load(tree.round(0, level) / "mask.safetensors")
         assert mask == run.mask(level)
     other = Watch()
-    branched(run, "other", kind="reorder", draw=1, levels=1, watch=other)
+    branched(run, "other", kind="reorder", draw=1, levels=1, watch=other, points=2)
     assert other.of("seed_0/round_01").numbers != watch.of("seed_0/round_01").numbers
 
 
 def test_a_branch_may_use_the_rounds_of_another(run: Run) -> None:
     tuned = branched(run, "tuned", {"policy": "finetune"}, kind="ladder")
-    again = branched(run, "tuned_again", kind="reorder", of="tuned", levels=2)
+    again = branched(run, "tuned_again", kind="reorder", of="tuned", levels=2, points=2)
     theirs, ours = (Ticket.load(tree.round(0, 2)) for tree in (tuned, again))
     assert ours.mask == theirs.mask
     assert all(torch.equal(w, theirs.start.weights[n]) for n, w in ours.start.weights.items())
