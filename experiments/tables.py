@@ -14,6 +14,7 @@ First what it shows, then the folder of the results, beside the README:
     rounds         a row for each line and round, as in `table.md`
     levels         a row for each density, a column for each line
     differences    paired by seed, as in `differences.md`
+    verdicts       what `ltpl check` says, with the claims of `--config`, a name in `configs`
 
 `--rounds 0,3,7` and `--lines ticket,reinit` choose among them, and `--columns "round; seconds"`
 among the columns of `rounds`, by title.
@@ -28,10 +29,11 @@ import sys
 from pathlib import Path
 
 from ltpl.masks.files import whole_file
-from ltpl.report import as_markdown, differences, read_runs, rows
+from ltpl.report import as_markdown, check, differences, read_runs, rows
 from ltpl.report.grid import markdown
 from ltpl.report.levels import levels
 from ltpl.report.tables import columns
+from ltpl.report.verdicts import verdicts_as_markdown
 
 HERE = Path(__file__).parent
 BLOCK = re.compile(r"(<!-- table: (.*?) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -39,17 +41,21 @@ BLOCK = re.compile(r"(<!-- table: (.*?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 def marker() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("<!-- table: -->", add_help=False, allow_abbrev=False)
-    parser.add_argument("shows", choices=("rounds", "levels", "differences"))
+    parser.add_argument("shows", choices=("rounds", "levels", "differences", "verdicts"))
     parser.add_argument("folder", type=Path)
     parser.add_argument("--rounds", default="")
     parser.add_argument("--lines", default="")
     parser.add_argument("--columns", default="")
+    parser.add_argument("--config", default="")
     return parser
 
 
 def table(words: str, beside: Path) -> str:
     """Return the table that a marker asks for."""
     asked = marker().parse_args(shlex.split(words))
+    if asked.shows == "verdicts":
+        config = HERE.parent / "configs" / f"{asked.config}.yaml"
+        return verdicts_as_markdown(check(beside / asked.folder, config))
     (run,) = read_runs([beside / asked.folder])
     every = rows([run])
     numbers = [int(number) for number in asked.rounds.split(",") if number]
@@ -92,14 +98,14 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--check", action="store_true", help="Write nothing; exit 1 if one differs."
     )
-    check = parser.parse_args(arguments).check
+    only_look = parser.parse_args(arguments).check
     differ = [path for path in sorted(HERE.glob("*/README.md")) if filled(path) != path.read_text()]
     for path in differ:
-        print(f"{path.relative_to(HERE.parent)} {'differs' if check else 'is made anew'}")
-        if not check:
+        print(f"{path.relative_to(HERE.parent)} {'differs' if only_look else 'is made anew'}")
+        if not only_look:
             with whole_file(path) as beside:
                 beside.write_text(filled(path), "utf-8")
-    return int(check and bool(differ))
+    return int(only_look and bool(differ))
 
 
 if __name__ == "__main__":

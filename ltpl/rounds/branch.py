@@ -128,5 +128,5 @@ class Branch:
         if self.kind != "ladder":
             return plan
         densities = self.densities or plan.densities
-        deep = None if densities else levels or None
+        deep = None if densities else max(numbers(self.levels, "levels"), default=levels) or None
         return replace(plan, densities=densities, one_shot=self.one_shot, levels=deep)

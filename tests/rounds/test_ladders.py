@@ -104,6 +104,15 @@ def test_a_ladder_has_densities_of_its_own(run: Run) -> None:
     assert [r.kept for r in tree.results()] == [round(total * d) for d in (0.7, 0.2, 0.1)]
 
 
+def test_a_ladder_may_go_deeper_than_the_run(run: Run) -> None:
+    tree = branched(run, "deep", kind="ladder", levels=3, one_shot=True)
+    assert [r.round for r in tree.results()] == [3]
+    steps = prune(network(final(run.tree, 0)), AMOUNT)
+    for _ in range(2):
+        steps = prune(network(final(run.tree, 0)), AMOUNT, mask=steps)
+    assert Ticket.load(tree.round(0, 3)).mask == steps
+
+
 def test_a_ladder_at_once_prunes_the_dense_network_each_time(run: Run) -> None:
     tree = branched(run, "deep", kind="ladder", densities=[0.3, 0.6], one_shot=True)
     dense = network(final(run.tree, 0))
@@ -223,7 +232,7 @@ def test_what_is_not_there_is_told(run: Run) -> None:
     with pytest.raises(ValueError, match="of='tune' is not known; did you mean 'tuned'"):
         branched(run, "x", kind="reinit", of="tune")
     with pytest.raises(ValueError, match="levels=7: the ladder has 2"):
-        branched(run, "y", kind="ladder", levels=7)
+        branched(run, "y", kind="ladder", densities=[0.5, 0.3], levels=7)
     early = {"kind": "ladder", "densities": [0.5], "one_shot": True, "drawn_at": "early_bird"}
     with pytest.raises(ValueError, match=r"early_bird_0\.5 is not there \(no ticket is\)"):
         branched(run, "z", **early)
