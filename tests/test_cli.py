@@ -20,7 +20,8 @@ pytestmark = [
     # Lightning 2.6 calls what jsonargparse 4.53 deprecates
     pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning"),
 ]
-CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+CONFIGS = sorted((Path(__file__).parents[1] / "configs").rglob("*.yaml"))
+RECIPES = [path for path in CONFIGS if "\nbranches:" in path.read_text()]  # of rounds alone
 QUICKSTART = next(path for path in CONFIGS if path.stem == "quickstart")
 
 
@@ -87,8 +88,11 @@ def write_images(folder: Path) -> None:
 
 # said rightly of configs for dense training that are run as rounds
 @pytest.mark.filterwarnings("ignore:RewindToEpoch goes back to initialisation:UserWarning")
-@pytest.mark.parametrize("command", ["fit", "rounds"])
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    ("config", "command"),
+    [(path, "rounds") for path in CONFIGS] + [(p, "fit") for p in CONFIGS if p not in RECIPES],
+    ids=lambda value: value if isinstance(value, str) else value.stem,
+)
 def test_every_config_runs_and_a_dry_run_leaves_no_file(
     config: Path, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

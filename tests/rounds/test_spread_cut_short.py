@@ -109,6 +109,7 @@ def _command_line(pid: int) -> str:
     return Path(f"/proc/{pid}/cmdline").read_text()
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_process_stops_all_at_one_step(tmp_path: Path) -> None:
     run = tmp_path / "run"
     leader = started(command(run, 2), PAUSE="0.2")
