@@ -272,10 +272,10 @@ def _set_kept(model: Any, snapshot: Snapshot, mask: Mask, kept: str, seed: int) 
 
 
 def _set_pruned(model: Any, snapshot: Snapshot, mask: Mask) -> None:
+    parameters = named_parameters(model)
     for name, keep in mask.items():
-        weight = named_parameters(model)[name]
-        now = whole(weight.detach()).cpu()
-        write_(weight, now.where(keep.cpu(), snapshot.weights[name]))
+        now = whole(parameters[name].detach()).cpu()
+        write_(parameters[name], now.where(keep.cpu(), snapshot.weights[name]))
 
 
 def hold_learning_rate(trainer: Any) -> None:
