@@ -244,7 +244,7 @@ class LotteryCommands(CommandsOfEither):
     def _rounds(self, options: Any) -> None:
         plan = Plan(**{name: options[name] for name in vars(Plan(run=""))})
         experiment = self._configured()
-        if plan.branches:
+        if plan.branches or plan.only:
             parser = self._prepare_subcommand_parser(self._kind_of_trainer, "branch")
             rehearse(parser, experiment.config, plan)
         run_rounds(experiment, plan, plan.replicates(options.get("seed_everything")))

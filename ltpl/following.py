@@ -35,9 +35,9 @@ def commands(plan: Plan) -> list[list[str]]:
         except ValueError as error:
             raise ValueError(f"branches.{name}={named[name]!r}: {error}.") from None
         said = {word.partition("=")[0] for word in words}
-        if seeds := plan.seeds if plan.seeds is not None and "--seeds" not in said else None:
-            text = ",".join(map(str, seeds)) if isinstance(seeds, list) else str(seeds)
-            words += ["--seeds", text]
+        if plan.seeds is not None and "--seeds" not in said:
+            seeds = plan.seeds if isinstance(plan.seeds, list) else [plan.seeds]
+            words += ["--seeds", ",".join(map(str, seeds))]
         shown = {"report": plan.report and name == wanted[-1], "quiet": plan.quiet}
         words += [f"--{option}={json.dumps(value)}" for option, value in shown.items()]
         found.append(["branch", plan.run, "--name", name, *words])

@@ -80,6 +80,7 @@ def test_one_command_runs_the_branches_too(config: Path, capsys: pytest.CaptureF
         ({"branches": {"x": "--kind reorder --of y"}}, "of='y' is not known"),
         ({"branches": {"x/y": "--kind reinit"}}, "name='x/y'"),
         ({"only": "tund*"}, "only='tund*' is not known"),
+        ({"only": "tuned", "branches": None}, "only='tuned' is not known"),
     ],
 )
 def test_a_mistake_is_told_before_anything_is_trained(
@@ -103,4 +104,6 @@ def test_branches_follow_with_the_seeds_of_the_command() -> None:
         *("--report=false", "--quiet=false"),
     ]
     assert second[4:6] == ["--seeds", "7"]
+    (only,) = commands(Plan("run", branches={"a": None}, seeds=0))
+    assert only[4:6] == ["--seeds", "0"]
     assert commands(Plan("run")) == []

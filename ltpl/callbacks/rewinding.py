@@ -202,8 +202,8 @@ class RewindToEpoch(Sizing):
         return self.policy in (Policy.rewind, Policy.lr_rewind, Policy.reinit)
 
     def _is_due(self, trainer: Any) -> bool:
-        began = 0 if self.step.epoch is None else self._epoch_began_at
-        beyond = trainer.global_step - began - self.step.iteration
+        start = 0 if self.step.epoch is None else self._epoch_began_at
+        beyond = trainer.global_step - start - self.step.iteration
         in_epoch = self.step.epoch in (None, trainer.current_epoch)
         # several optimisers advance the step by more than one a batch
         return bool(in_epoch and 0 <= beyond < max(1, len(trainer.optimizers)))
