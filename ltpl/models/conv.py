@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from ltpl.models.initialise import undrawn
 from ltpl.models.network import Network
-from ltpl.models.options import below_one, one_of, whole
+from ltpl.models.options import below_one, one_of, whole, widened
 
 DEPTHS = (2, 4, 6)
 
@@ -23,6 +23,7 @@ class ConvNet(Network):
         depth: Number of convolutions: 2, 4 or 6.
         dropout: Share of the inputs of the last two linear layers that is dropped in training, as
             after each hidden layer; the paper tries 0.5 (section 3), and does not say where.
+        width: Factor on the number of kernels; the linear layers stay as they are.
         size: Height and width of the images.
         inputs: Channels of the image.
         outputs: Number of classes.
@@ -40,6 +41,7 @@ class ConvNet(Network):
         self,
         depth: int = 2,
         dropout: float = 0.0,
+        width: float = 1.0,
         size: int = 32,
         inputs: int = 3,
         outputs: int = 10,
@@ -53,7 +55,7 @@ class ConvNet(Network):
         below_one("dropout", dropout)
         with undrawn(self):
             self.features = nn.Sequential()
-            for kernels in (64, 128, 256)[:pairs]:
+            for kernels in widened(width, 64, 128, 256)[:pairs]:
                 self.features.extend(
                     [
                         nn.Conv2d(channels, kernels, 3, padding=1),

@@ -44,6 +44,14 @@ def test_it_is_pairs_of_convolutions_a_pool_each_and_three_linear_layers(depth: 
     torch.testing.assert_close(network(x), expected)
 
 
+def test_the_width_scales_kernels_and_leaves_the_linear_layers() -> None:
+    network = ConvNet(4, width=0.25)
+    kernels = [weight.shape[:2] for weight in network.parameters() if weight.dim() == 4]
+    assert kernels == [(16, 3), (16, 16), (32, 16), (32, 32)]
+    assert network.hidden[0].weight.shape == (256, 32 * 8 * 8)
+    assert network.hidden[3].weight.shape == (256, 256)
+
+
 def test_its_weights_are_gaussian_glorot() -> None:
     network = ConvNet()
     assert network.init == "glorot_normal"

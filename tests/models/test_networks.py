@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -265,7 +266,7 @@ def test_wrong_scales_are_told(name: str, given: object) -> None:
     assert str(raised.value) == message
 
 
-@pytest.mark.parametrize("kind", [VGG, ResNet, PreResNet])
+@pytest.mark.parametrize("kind", [ConvNet, VGG, ResNet, PreResNet])
 @pytest.mark.parametrize("given", [0, -1.0, math.inf, math.nan, "2", False])
 def test_a_wrong_width_is_told(kind: Callable[..., nn.Module], given: object) -> None:
     with pytest.raises(ValueError, match="width") as raised:
@@ -288,7 +289,7 @@ def test_the_width_scales_every_layer_and_leaves_one_channel(
         assert key == last or len(least[key]) in (1, 4)  # 4: a bottleneck's last
 
 
-@pytest.mark.parametrize("kind", [VGG, ResNet, PreResNet])
+@pytest.mark.parametrize("kind", [partial(ConvNet, size=16), VGG, ResNet, PreResNet])
 def test_a_narrow_network_runs(kind: Callable[..., nn.Module]) -> None:
     network = kind(width=0.03).eval()  # 16, 32 and 64 become 1, 1 and 2
     assert network(torch.randn(2, 3, 16, 16)).shape == (2, 10)
