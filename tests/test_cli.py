@@ -30,7 +30,12 @@ def no_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["ltpl"])
 
 
-SMALL = ["--data.val_size=4", "--data.fraction=1", "--data.batch_size=4", "--data.eval_batch_size=4"]
+SMALL = [
+    "--data.val_size=4",
+    "--data.fraction=1",
+    "--data.batch_size=4",
+    "--data.eval_batch_size=4",
+]
 
 
 def data_of(config: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
