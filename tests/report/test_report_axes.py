@@ -8,9 +8,10 @@ from matplotlib import style
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ltpl.report.axes import density_axis, density_ticks, share_ticks, window
+from ltpl.report.axes import density_axis, step_axis, window
 from ltpl.report.looks import STYLE
 from ltpl.report.pictures import Sheet
+from ltpl.report.ticks import density_ticks, share_ticks
 
 SHEETS = [Sheet(7.4, 4.2), Sheet(3.9, 3.9, narrow=True)]
 
@@ -40,6 +41,27 @@ def test_density_labels_never_overlap(sheet: Sheet, trial: int, rng: random.Rand
     assert len(boxes) >= min(2, len({round(level, 1) for level in levels}))
     assert axes.get_xlim()[0] > axes.get_xlim()[1]
     assert axes.get_xscale() == "log"
+
+
+@pytest.mark.parametrize("sheet", SHEETS)
+@pytest.mark.parametrize("trial", range(8))
+def test_steps_begin_at_0_and_their_labels_never_overlap(
+    sheet: Sheet, trial: int, rng: random.Random
+) -> None:
+    steps = [round(10 ** rng.uniform(0, 5)) for _ in range(rng.randrange(1, 12))]
+    with style.context(["default", STYLE]):
+        figure = Figure((sheet.width, sheet.height), layout="constrained")
+        canvas = FigureCanvasAgg(figure)
+        axes = figure.add_subplot()
+        step_axis(axes, [0, *steps] if trial % 2 else steps, sheet.width)
+        canvas.draw()
+        labels = sorted(axes.get_xticklabels(), key=lambda t: t.get_window_extent().x0)
+        boxes = [label.get_window_extent() for label in labels]
+    assert all(a.x1 < b.x0 for a, b in pairwise(boxes))
+    assert [labels[0].get_text(), labels[-1].get_text()] == ["0", f"{max(steps):,}"]
+    places = axes.transData.transform([(step, 0) for step in sorted({0, *steps})])[:, 0]
+    assert all(a < b for a, b in pairwise(places))
+    assert axes.bbox.x0 < places[0] < places[-1] < axes.bbox.x1
 
 
 def test_every_second_label_is_better_than_gaps() -> None:
