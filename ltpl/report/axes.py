@@ -18,38 +18,50 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 POINTS = 72  # to the inch
-_BANDS = 1.3  # times as far as means, and the end of a band is shown
+_BANDS = 2.5  # times as far as means, and an end of a band is shown: if one of two seeds is far off
+_USUAL = 4.0  # times as far as half of all spreads keep within, and it is shown too
 _LONGEST = 36  # characters of a legend entry
 
 
-def window(
-    values: Sequence[float], centre: float, bands: Sequence[float] = (), reach: float = 12.0
-) -> tuple[float, float]:
+def window(spreads: Sequence[Spread], centre: float, reach: float = 12.0) -> tuple[float, float]:
     """Return axis limits that show what matters: the neighbourhood of `centre`.
 
-    Everything is shown unless a few values lie so far off that they would squash the rest: more
-    than one and a half times as far as `reach` goes. Then what lies beyond `reach` is left outside.
+    Every mean is shown unless a few lie so far off that they would squash the rest: more than one
+    and a half times as far as `reach` goes. Then what lies beyond `reach` is left outside. Bands of
+    means that are shown are shown whole, unless they alone would squash the rest.
 
     Args:
-        values: What is drawn.
+        spreads: What is drawn: means, and bands from the lowest to the highest.
         centre: What readers compare with.
-        bands: Ends of bands, shown where they lie little farther off than the values that are.
-        reach: How far to go from the centre, where the median distance of the values is 1.
+        reach: How far to go from the centre, in what half of all spreads keep within.
     """
-    finite = [v for v in values if math.isfinite(v)]
+    finite = [s for s in spreads if math.isfinite(s.mean)]
     if not math.isfinite(centre):
-        centre = statistics.median(finite) if finite else 0.0
-    distances = [abs(v - centre) for v in finite if v != centre]
-    farthest = max(distances, default=0.0)
-    if distances and farthest > 1.5 * reach * statistics.median(distances):
-        farthest = reach * statistics.median(distances)
-    ends = [v for v in bands if math.isfinite(v)]
-    farthest = max(farthest, 1e-12)
-    shown = [centre, *(v for v in finite if abs(v - centre) <= farthest)]
-    shown += [v for v in ends if abs(v - centre) <= _BANDS * farthest]
+        centre = statistics.median(s.mean for s in finite) if finite else 0.0
+    extents = [max(abs(s.low - centre), abs(s.high - centre)) for s in finite]
+    unit = statistics.median([extent for extent in extents if extent] or [1e-12])
+    farthest = max((abs(s.mean - centre) for s in finite), default=0.0)
+    if farthest > 1.5 * reach * unit:
+        farthest = reach * unit
+    near = [s for s in finite if abs(s.mean - centre) <= farthest]
+    limit = max(_BANDS * farthest, _USUAL * unit)
+    ends = (end for s in near for end in (s.low, s.high) if abs(end - centre) <= limit)
+    shown = [centre, *(s.mean for s in near), *ends]
     low, high = min(shown), max(shown)
     margin = 0.06 * (high - low) or 0.06 * abs(high) or 1.0
     return low - margin, high + margin
+
+
+def cut_words(spreads: Iterable[Spread], limits: tuple[float, float]) -> str:
+    """Return what a caption says where a band goes beyond the axes and its mean does not.
+
+    Args:
+        spreads: What is drawn.
+        limits: Of the axis.
+    """
+    low, high = limits
+    cut = any((s.low < low or high < s.high) and low <= s.mean <= high for s in spreads)
+    return " Bands that go beyond the axes are cut." if cut else ""
 
 
 def density_axis(axes: Axes, densities: Iterable[float], inches: float) -> None:
