@@ -15,9 +15,11 @@ First what it shows, then the folder of the results, beside the README:
     levels         a row for each density, a column for each line
     differences    paired by seed, as in `differences.md`
     verdicts       what `ltpl check` says, with the claims of `--config`, a name in `configs`
+    instability    a row for each `reorder` branch and round: `branches/NAME` holds `summary.csv`,
+                   `branch.json` and `seed_N/round_RR/path.csv`
 
-`--rounds 0,3,7` and `--lines ticket,reinit` choose among them, and `--columns "round; seconds"`
-among the columns of `rounds`, by title.
+Of the first three, `--rounds 0,3,7` and `--lines ticket,reinit` choose among them, and
+`--columns "round; seconds"` among the columns of `rounds`, by title.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from pathlib import Path
 from ltpl.masks.files import whole_file
 from ltpl.report import as_markdown, check, differences, read_runs, rows
 from ltpl.report.grid import markdown
+from ltpl.report.instability_table import instability_table
 from ltpl.report.levels import levels
 from ltpl.report.tables import columns
 from ltpl.report.verdicts import verdicts_as_markdown
@@ -41,7 +44,9 @@ BLOCK = re.compile(r"(<!-- table: (.*?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 def marker() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("<!-- table: -->", add_help=False, allow_abbrev=False)
-    parser.add_argument("shows", choices=("rounds", "levels", "differences", "verdicts"))
+    parser.add_argument(
+        "shows", choices=("rounds", "levels", "differences", "verdicts", "instability")
+    )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--rounds", default="")
     parser.add_argument("--lines", default="")
@@ -57,6 +62,8 @@ def table(words: str, beside: Path) -> str:
         config = HERE.parent / "configs" / f"{asked.config}.yaml"
         return verdicts_as_markdown(check(beside / asked.folder, config))
     (run,) = read_runs([beside / asked.folder])
+    if asked.shows == "instability":
+        return markdown(instability_table(run))
     every = rows([run])
     numbers = [int(number) for number in asked.rounds.split(",") if number]
     lines = [name for name in asked.lines.split(",") if name]

@@ -24,7 +24,7 @@ USUAL = {
     "edges": {"class_path": "ltpl.callbacks.EdgePruning"},
     "distill": {"class_path": "ltpl.callbacks.Distillation"},
 }
-SWITCHES = ("--quiet", "--one_shot", "--onnx", "--export", "--l1", "--verify")
+SWITCHES = ("--quiet", "--one_shot", "--onnx", "--export", "--latency", "--l1", "--verify")
 LONGEST_PATH = 5000
 TRUST = "Build whatever a run or checkpoint names: from a stranger, that is running their code."
 

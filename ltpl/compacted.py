@@ -17,6 +17,7 @@ from ltpl.callbacks.network import Network, detached, smallest
 from ltpl.callbacks.slimming import NetworkSlimming
 from ltpl.checkpoint import restore, zeros
 from ltpl.compaction.compact import planned
+from ltpl.compaction.latency import latency
 from ltpl.compaction.left import LayerLeft, left, written
 from ltpl.compaction.live import narrowed_snapshot
 from ltpl.compaction.plan import Compaction
@@ -63,6 +64,7 @@ class Compact:
         batches: On how many validation batches both networks are compared.
         onnx: Whether to write `model.onnx` too; needs the package onnx.
         export: Whether to write `model.pt2` too, for `torch.export.load`.
+        latency: Whether to time both networks too, side by side, on a validation batch.
         seed: Seed of new weights.
     """
 
@@ -77,6 +79,7 @@ class Compact:
     batches: int = 2
     onnx: bool = False
     export: bool = False
+    latency: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -149,7 +152,7 @@ def compact_checkpoint(built: Built, options: Compact) -> str:
     _, _, after = _validated(built, 1)
     _start(built, options, small, found, place, snapshot)
     rest = found.remaining(inside) if options.start in ("inherit", "rewind") else Mask({})
-    about = {
+    about: dict[str, Any] = {
         "checkpoint": str(options.checkpoint),
         "start": options.start,
         "error": [found.proof.error, found.proof.error64],
@@ -159,6 +162,9 @@ def compact_checkpoint(built: Built, options: Compact) -> str:
         "macs": [rows[-1].macs, rows[-1].macs_left],
         "bytes": [_bytes(dense), _bytes(small)],
     }
+    if options.latency:
+        times = latency({"dense": dense, "small": small}, calls[0])
+        about["latency"] = [times["dense"].median, times["small"].median]
     out.mkdir(parents=True, exist_ok=True)
     _write_layers(out / "layers.csv", rows)
     Mask({place.prefix + n: keep for n, keep in rest.items()}).save(out / MASK)
@@ -175,7 +181,7 @@ def compact_checkpoint(built: Built, options: Compact) -> str:
         read = f"ltpl.load({str(out)!r}, model=...), with a new {type(small).__name__}"
     else:
         read = f"ltpl.load({str(out)!r})"
-    return _said(out, rows, str(found.proof), before, after, read)
+    return _said(out, rows, str(found.proof), about, read)
 
 
 def _snapshot(options: Compact, known: Sequence[str]) -> Path | None:
@@ -283,14 +289,17 @@ def _said(
     out: Path,
     rows: Sequence[LayerLeft],
     proof: str,
-    before: dict[str, float],
-    after: dict[str, float],
+    about: dict[str, Any],
     read: str,
 ) -> str:
     lines = [written(rows), f"masked and compacted network are {proof}"]
     lines += [
-        f"{name}: {value:.4f} masked, {after[name]:.4f} compacted" for name, value in before.items()
+        f"{name}: {value:.4f} masked, {about['compacted'][name]:.4f} compacted"
+        for name, value in about["masked"].items()
     ]
+    if times := about.get("latency"):
+        dense, small = (f"{1000 * seconds:.3g} ms" for seconds in times)
+        lines.append(f"latency of a batch: {dense} masked, {small} compacted")
     lines.append(f"{out / FILE}: read it with {read}")
     if (out / "config.yaml").is_file():
         lines.append(f"train it further: ltpl fit --config {out / 'config.yaml'}")

@@ -183,6 +183,19 @@ def test_the_penalty_goes_on_if_asked(trained: Path, tmp_path: Path, l1: bool) -
     assert slim is None or (slim["init_args"]["l1"], slim["init_args"]["amount"]) == (1e-3, None)
 
 
+@pytest.mark.parametrize("option", ["--latency", "--latency=true"])
+def test_latency_of_both_networks_is_measured_if_asked(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    main(["compact", str(trained), f"--out={tmp_path / 'plain'}"])
+    assert "latency" not in report(tmp_path / "plain")
+    assert "latency of" not in capsys.readouterr().out
+    main(["compact", str(trained), f"--out={tmp_path / 'timed'}", option])
+    dense, small = report(tmp_path / "timed")["latency"]
+    assert dense > 0 < small
+    assert "latency of a batch" in capsys.readouterr().out
+
+
 def test_a_dense_checkpoint_is_pruned_first(dense: Path, tmp_path: Path) -> None:
     counts = []
     for amount in (0.3, 0.6):
@@ -247,6 +260,7 @@ def test_mistakes_get_one_line(
     assert "only `rewind`" in failed(capsys, str(dense), out, "--snapshot=x")
     assert "0 <= amount < 1" in failed(capsys, str(dense), out, "--amount=1.5")
     assert "round_to=0" in failed(capsys, str(trained), out, "--round_to=0")
+    assert "latency" in failed(capsys, str(trained), out, "--latency=often")
     lonely = tmp_path / "lonely.ckpt"
     lonely.write_bytes(dense.read_bytes())
     assert "--config" in failed(capsys, str(lonely), out)

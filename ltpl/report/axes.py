@@ -1,4 +1,4 @@
-"""Axes of figures: where ticks have room, which limits show what matters, where the legend goes."""
+"""Axes of figures: how they run, which limits show what matters, where the legend goes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ltpl.report.looks import FONT, INK
 from ltpl.report.spread import Spread, per_cent
+from ltpl.report.ticks import density_ticks, with_room
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -17,90 +18,50 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 POINTS = 72  # to the inch
-_BANDS = 1.3  # times as far as means, and the end of a band is shown
+_BANDS = 2.5  # times as far as means, and an end of a band is shown: if one of two seeds is far off
+_USUAL = 4.0  # times as far as half of all spreads keep within, and it is shown too
 _LONGEST = 36  # characters of a legend entry
 
 
-def density_ticks(densities: Iterable[float], width: float) -> list[float]:
-    """Return the densities whose labels have room on a logarithmic axis, from dense to sparse.
-
-    Args:
-        densities: Every density that is drawn.
-        width: Length of the axis in points.
-    """
-    levels = sorted({d for d in densities if d > 0}, reverse=True)
-    if not levels:
-        return []
-    span = math.log(levels[0] / levels[-1]) or 1.0
-
-    def place(density: float) -> tuple[float, float]:
-        half = 0.33 * FONT * (len(per_cent(density)) + 1)  # a digit is 0.64 em wide; one for air
-        middle = width * math.log(levels[0] / density) / span
-        return middle - half, middle + half
-
-    def fitting(order: Sequence[float]) -> list[float]:
-        kept: list[float] = []
-        for density in order:
-            left, right = place(density)
-            if all(right < a or b < left for a, b in map(place, kept)):
-                kept.append(density)
-        return sorted(kept, reverse=True)
-
-    most = fitting([levels[0], levels[-1], *levels])
-    for stride in range(1, len(levels)):  # every second level, say, reads better than a few gaps
-        regular = levels[::stride]
-        if len(fitting(regular)) == len(regular):
-            ticks = fitting([*regular, levels[-1], *levels])
-            return ticks if 2 * len(ticks) >= len(most) else most
-    return most
-
-
-def share_ticks(lowest: float) -> list[float]:
-    """Return round shares from `lowest` to 1 for a logarithmic axis."""
-    choices = (
-        (1,),
-        (1, 2, 5),
-        (1, 1.5, 2, 3, 4, 5, 6, 8),
-        tuple(k / 4 for k in range(4, 40)),
-    )
-    ticks: list[float] = [1.0]
-    for steps in choices:
-        powers = range(math.floor(math.log10(lowest)), 1)
-        ticks = [s * 10.0**p for p in powers for s in steps]
-        ticks = [t for t in ticks if lowest * 0.999 <= t <= 1]
-        if len(ticks) >= 4:
-            break
-    return ticks
-
-
-def window(
-    values: Sequence[float], centre: float, bands: Sequence[float] = (), reach: float = 12.0
-) -> tuple[float, float]:
+def window(spreads: Sequence[Spread], centre: float, reach: float = 12.0) -> tuple[float, float]:
     """Return axis limits that show what matters: the neighbourhood of `centre`.
 
-    Everything is shown unless a few values lie so far off that they would squash the rest: more
-    than one and a half times as far as `reach` goes. Then what lies beyond `reach` is left outside.
+    Every mean is shown unless a few lie so far off that they would squash the rest: more than one
+    and a half times as far as `reach` goes. Then what lies beyond `reach` is left outside. Bands of
+    means that are shown are shown whole, unless they alone would squash the rest.
 
     Args:
-        values: What is drawn.
+        spreads: What is drawn: means, and bands from the lowest to the highest.
         centre: What readers compare with.
-        bands: Ends of bands, shown where they lie little farther off than the values that are.
-        reach: How far to go from the centre, where the median distance of the values is 1.
+        reach: How far to go from the centre, in what half of all spreads keep within.
     """
-    finite = [v for v in values if math.isfinite(v)]
+    finite = [s for s in spreads if math.isfinite(s.mean)]
     if not math.isfinite(centre):
-        centre = statistics.median(finite) if finite else 0.0
-    distances = [abs(v - centre) for v in finite if v != centre]
-    farthest = max(distances, default=0.0)
-    if distances and farthest > 1.5 * reach * statistics.median(distances):
-        farthest = reach * statistics.median(distances)
-    ends = [v for v in bands if math.isfinite(v)]
-    farthest = max(farthest, 1e-12)
-    shown = [centre, *(v for v in finite if abs(v - centre) <= farthest)]
-    shown += [v for v in ends if abs(v - centre) <= _BANDS * farthest]
+        centre = statistics.median(s.mean for s in finite) if finite else 0.0
+    extents = [max(abs(s.low - centre), abs(s.high - centre)) for s in finite]
+    unit = statistics.median([extent for extent in extents if extent] or [1e-12])
+    farthest = max((abs(s.mean - centre) for s in finite), default=0.0)
+    if farthest > 1.5 * reach * unit:
+        farthest = reach * unit
+    near = [s for s in finite if abs(s.mean - centre) <= farthest]
+    limit = max(_BANDS * farthest, _USUAL * unit)
+    ends = (end for s in near for end in (s.low, s.high) if abs(end - centre) <= limit)
+    shown = [centre, *(s.mean for s in near), *ends]
     low, high = min(shown), max(shown)
     margin = 0.06 * (high - low) or 0.06 * abs(high) or 1.0
     return low - margin, high + margin
+
+
+def cut_words(spreads: Iterable[Spread], limits: tuple[float, float]) -> str:
+    """Return what a caption says where a band goes beyond the axes and its mean does not.
+
+    Args:
+        spreads: What is drawn.
+        limits: Of the axis.
+    """
+    low, high = limits
+    cut = any((s.low < low or high < s.high) and low <= s.mean <= high for s in spreads)
+    return " Bands that go beyond the axes are cut." if cut else ""
 
 
 def density_axis(axes: Axes, densities: Iterable[float], inches: float) -> None:
@@ -122,6 +83,35 @@ def density_axis(axes: Axes, densities: Iterable[float], inches: float) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(lambda value, _: per_cent(value))
     axes.set_xlabel("weights left (%)")
+
+
+def step_axis(axes: Axes, steps: Iterable[float], inches: float) -> None:
+    """Make x the step, logarithmic but for the piece from 0 to the first step.
+
+    Args:
+        axes: The axes.
+        steps: Every step that is drawn; at least one is above 0.
+        inches: Width of the figure.
+    """
+    from matplotlib.ticker import FixedLocator, NullLocator
+
+    ticks = sorted({0, *steps})
+    decades = math.log10(ticks[-1] / ticks[1])
+    axes.set_xscale("symlog", linthresh=ticks[1], linscale=max(0.2, decades / (len(ticks) - 1)))
+    scale = axes.xaxis.get_transform()
+    first, last = scale.transform([0, ticks[-1]])
+    margin = 0.035 * (last - first)
+    axes.set_xlim(*scale.inverted().transform([first - margin, last + margin]))
+
+    def place(step: float) -> float:
+        (at,) = scale.transform([step])
+        return float(POINTS * (inches - 1.0) * (at - first) / (last - first))
+
+    kept = with_room([0, ticks[-1], *ticks[1:-1]], "{:,}".format, place)
+    axes.xaxis.set_major_locator(FixedLocator(kept))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axes.set_xlabel("rewinding step")
 
 
 def mean_and_band(

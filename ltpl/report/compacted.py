@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 FILE = "report.json"
 MOST = 8
+LONGEST = 130.0  # per cent, where the numbers beside a bar still have room; latency may be longer
 COUNTS = {
     "parameters": "parameters",
     "macs": "multiply-adds",
@@ -55,6 +56,9 @@ def compacted(runs: Sequence[Run]) -> Picture | None:
         "What is left of the dense network (the whole bar) after its dead channels were removed, "
         "and both numbers beside it."
     )
+    shares = [100 * left / dense for s in shown for dense, left in s.counts.values()]
+    if max(shares) > LONGEST:
+        caption += f" Bars beyond {LONGEST:.0f} % are cut there."
     if len(found) > len(shown):
         caption += f" {len(shown)} of {len(found)} networks are drawn."
     rows = 0.55 + 0.42 * len(shown)
@@ -126,9 +130,9 @@ def _draw(figure: Figure, sheet: Sheet, shown: Sequence[Small], keys: Sequence[s
                 continue
             dense, left = small.counts[key]
             axes.barh(place, 100, color=RULE, height=0.66)
-            axes.barh(place, 100 * left / dense, color=COLOURS[0], height=0.66)
-            text = f"{written(key, left)} of {written(key, dense)}"
-            beside = min(130.0, max(100.0, 100 * left / dense)) + 3  # latency may be longer
+            share = min(LONGEST, 100 * left / dense)
+            axes.barh(place, share, color=COLOURS[0], height=0.66)
+            text, beside = f"{written(key, left)} of {written(key, dense)}", max(100.0, share) + 3
             axes.text(beside, place, text, va="center_baseline", fontsize=8, color=INK)
         axes.set_yticks(range(len(shown)), [entry_label(small.label) for small in shown])
         if position % columns:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ltpl.report import early_bird, paths
+from ltpl.report import early_bird, instability
 from ltpl.report.compacted import compacted
 from ltpl.report.ladder import accuracy, early_stop
 from ltpl.report.layers import layers
 from ltpl.report.lines import Run
+from ltpl.report.paths import paths
 from ltpl.report.pictures import Picture
 from ltpl.report.robustness import robustness
 from ltpl.report.tables import Row
@@ -27,6 +28,7 @@ NAMES = (
     "early_bird_pairs",
     "paths",
     "instability",
+    "instability_rewind",
     "robustness",
     "compacted",
 )
@@ -51,8 +53,9 @@ def pictures(
         weights(runs, rounds),
         early_bird.distances(runs),
         early_bird.pairs(runs),
-        paths.paths(runs, rounds),
-        paths.instabilities(runs),
+        paths(runs, rounds),
+        instability.by_weights_left(runs),
+        instability.by_rewinding_point(runs, rounds),
         robustness(runs, rounds),
         compacted(runs),
     ]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ltpl.report.axes import band_words, density_axis, legend, mean_and_band, window
+from ltpl.report.axes import band_words, cut_words, density_axis, legend, mean_and_band, window
 from ltpl.report.looks import INK, Look, look
 from ltpl.report.pictures import Picture, Sheet, picture
 from ltpl.report.spread import Spread, per_cent
@@ -48,8 +48,7 @@ def accuracy(table: Sequence[Row]) -> Picture | None:
     measure = table[0].measure
     points = [spread for line in lines for _, spread in line.points]
     first = next((line.dense for line in lines if line.dense), points[0])
-    ends = [end for spread in points for end in (spread.low, spread.high)]
-    limits = window([spread.mean for spread in points], first.mean, ends)
+    limits = window(points, first.mean)
     name = measure.name()
     caption = (
         f"{name.capitalize()} of each level, with the weights left on a logarithmic scale and the "
@@ -57,7 +56,7 @@ def accuracy(table: Sequence[Row]) -> Picture | None:
     )
     if measure.stage == "validation":
         caption += " Nothing was tested, so this is the validation score."
-    caption += _outside(lines, limits, measure.decimals, measure.unit)
+    caption += _outside(lines, limits, measure.decimals, measure.unit) + cut_words(points, limits)
     return picture(
         "accuracy",
         f"{name.capitalize()} against density",

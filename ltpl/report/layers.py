@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ltpl.report.axes import legend, sample, share_ticks
+from ltpl.report.axes import legend, sample
 from ltpl.report.lines import Run
 from ltpl.report.looks import DASHES, Look, gradient, look
 from ltpl.report.pictures import Picture, Sheet, picture
+from ltpl.report.ticks import share_ticks
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist

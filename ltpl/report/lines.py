@@ -97,7 +97,8 @@ def read_runs(folders: Sequence[str | Path]) -> list[Run]:
 
     Args:
         folders: The runs; one given twice is read once. A folder may hold no more than a
-            `summary.csv` and `branches/NAME/summary.csv`, as experiments ship them.
+            `summary.csv` and `branches/NAME/summary.csv`, as experiments ship them, perhaps with
+            CSV files of rounds.
 
     Raises:
         ValueError: If none is given, or one does not exist, is no run, has no finished round, or
@@ -134,10 +135,15 @@ def _line(folder: Path, branch: str | None, record: str) -> Line:
     """Return what was finished; what a summary says of it, where only that is at hand."""
     about = _json(folder / record) if (folder / record).is_file() else {}
     found = results(folder)
-    if (folder / SUMMARY).is_file() and not any(folder.glob("seed_*")):
+    if (folder / SUMMARY).is_file() and _has_no_rounds(folder):
         found = read_summary(folder / SUMMARY, branch)
     kind = about.get("kind") if branch is not None else None
     return Line(folder, branch, None if kind is None else str(kind), found, about)
+
+
+def _has_no_rounds(folder: Path) -> bool:
+    """Whether all that is at hand of rounds are CSV files: those that ran have left more."""
+    return all(path.suffix == ".csv" for path in folder.glob("seed_*/round_*/*"))
 
 
 def _json(path: Path) -> dict[str, Any]:

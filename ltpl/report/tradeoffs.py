@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ltpl.report.axes import POINTS, band_words, legend, mean_and_band, sample, window
+from ltpl.report.axes import POINTS, band_words, cut_words, legend, mean_and_band, sample, window
 from ltpl.report.beside import Beside, write_beside
 from ltpl.report.cost import Traded, traded
 from ltpl.report.lines import Run
@@ -42,8 +42,7 @@ def tradeoffs(runs: Sequence[Run], table: Sequence[Row]) -> Picture | None:
     measure = table[0].measure
     spreads = [point.score for line in lines for point in line.points]
     first = next((line.dense for line in lines if line.dense), spreads[0])
-    ends = [end for spread in spreads for end in (spread.low, spread.high)]
-    limits = window([spread.mean for spread in spreads], first.mean, ends)
+    limits = window(spreads, first.mean)
     label = measure.name() + (" (%)" if measure.percent else "")
 
     def draw(figure: Figure, sheet: Sheet) -> None:
@@ -78,7 +77,7 @@ def _caption(lines: Sequence[Traded], limits: tuple[float, float], measure: Scor
     if far:
         side = "above" if measure.lower_is_better else "below"
         caption += f" {far} of the points lie{'s' * (far == 1)} {side} the axes."
-    return caption
+    return caption + cut_words([point.score for point in points], limits)
 
 
 def _draw(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ltpl.report.axes import legend, mean_and_band, sample, window
+from ltpl.report.axes import cut_words, legend, mean_and_band, sample, window
 from ltpl.report.curves import Curve, curve, spread_over
 from ltpl.report.lines import Line, Run
 from ltpl.report.looks import DASHES, INK, look
@@ -79,6 +79,7 @@ def training(runs: Sequence[Run], rounds: Sequence[int] | None = None) -> Pictur
     if most > 1:
         caption += f" Line: mean over n = {most} seeds; band: lowest to highest seed."
     caption += _outside(trained, limits)
+    caption += "".join({cut_words(_values(trained, kind), limits[kind]) for kind in panels})
 
     def draw(figure: Figure, sheet: Sheet) -> None:
         shape = (len(panels), 1) if sheet.narrow else (1, len(panels))
@@ -173,9 +174,7 @@ def _limits(trained: Sequence[Trained], kind: str) -> tuple[float, float]:
     """Return limits around the best that the first curve reached."""
     first = next(item.curves[kind] for item in trained if kind in item.curves)
     best = (max if kind == "acc" else min)(s.mean for s in first.spreads)
-    spreads = _values(trained, kind)
-    ends = [end for s in spreads for end in (s.low, s.high)]
-    return window([s.mean for s in spreads], best, ends, reach=_REACH)
+    return window(_values(trained, kind), best, reach=_REACH)
 
 
 def _outside(trained: Sequence[Trained], limits: dict[str, tuple[float, float]]) -> str:

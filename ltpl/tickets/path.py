@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
@@ -156,16 +156,27 @@ def _number(text: str) -> float | None:
 def instability(points: Sequence[Point]) -> dict[str, float | None]:
     """Return by how much the errors along a path rise above the mean of those at its ends.
 
-    The largest error minus that mean, `train` and `val`, and `raw_train` and `raw_val` with raw
-    statistics; None where no errors were measured. Below 0.02 Frankle et al. call a network stable.
+    `train` and `val`, and `raw_train` and `raw_val` with raw statistics; None where errors were not
+    measured at every point. Below 0.02 Frankle et al. call a network stable.
 
     Args:
         points: The points, both ends included.
     """
-    ordered = sorted(points, key=lambda point: point.alpha)
-    return {name: _rise([getattr(p, f"{name}_error") for p in ordered]) for name in ERRORS}
+    found: dict[str, float | None] = {}
+    for name in ERRORS:
+        errors = {point.alpha: getattr(point, f"{name}_error") for point in points}
+        found[name] = None if None in errors.values() else rise(errors)
+    return found
 
 
-def _rise(errors: list[float | None]) -> float | None:
-    found = [error for error in errors if error is not None]
-    return max(found) - (found[0] + found[-1]) / 2 if len(found) == len(errors) else None
+def rise(errors: Mapping[float, float]) -> float:
+    """Return the largest error along a path, minus the mean of those at its ends.
+
+    Args:
+        errors: By place; the least and the largest place are the ends.
+
+    Example:
+        >>> rise({0.0: 2.0, 0.5: 10.0, 1.0: 4.0})
+        7.0
+    """
+    return max(errors.values()) - (errors[min(errors)] + errors[max(errors)]) / 2

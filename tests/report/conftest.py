@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from ltpl.report import (
     compacted,
     early_bird,
+    instability,
     ladder,
     layers,
     paths,
@@ -23,7 +24,10 @@ from ltpl.report.looks import STYLE
 from ltpl.report.pictures import Sheet
 
 SHEETS = [Sheet(7.4, 4.2), Sheet(3.9, 3.9, narrow=True)]
-ROOMS = (compacted, early_bird, ladder, layers, paths, robustness, tradeoffs, training, weights)
+ROOMS = (
+    *(compacted, early_bird, instability, ladder, layers, paths, robustness, tradeoffs, training),
+    weights,
+)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import left
@@ -26,7 +27,10 @@ def full(tmp_path: Path) -> Path:
     for number in range(3):
         result = synthetic.result(0, number, rng, epochs=3.0)
         synthetic.save(run, [result])
-        synthetic.save(run / "branches" / "reorder", [result])
+        for name, point in (("reorder", "0it"), ("late", "20it")):
+            made_by = {"policy": "rewind", "rewind": point}
+            synthetic.save(run / "branches" / name, [replace(result, made_by=made_by)])
+            left.path_csv(round_folder(run / "branches" / name, 0, number), left.bump(0.1))
         synthetic.metrics(run, result, rng, range(0, 1001, 100))
         folder = round_folder(run, 0, number)
         Mask({n: torch.rand(s) < 0.8**number for n, s in shapes.items()}).save(
@@ -36,7 +40,7 @@ def full(tmp_path: Path) -> Path:
         values.save(folder / "final.safetensors")
         values.save(folder / "snapshot.safetensors")
         (folder / "robustness.csv").write_text("attack,eps,accuracy\npgd,0,0.9\npgd,0.1,0.5\n")
-        left.path_csv(round_folder(run / "branches" / "reorder", 0, number), left.bump(0.1))
+    (run / "branches" / "late" / "branch.json").write_text(json.dumps({"kind": "reorder"}))
     watched = left.record(left.detectors((0.3, 0.5)))
     (round_folder(run, 0, 0) / "early_bird.json").write_text(json.dumps(watched))
     (run / "report.json").write_text(json.dumps({"parameters": [20, 10]}))

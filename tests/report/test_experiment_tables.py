@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import random
 from pathlib import Path
 from typing import Any
 
 import pytest
+import synthetic
+from left import bump, path_csv
+
+from ltpl.rounds.tree import RunTree
 
 ROOT = Path(__file__).parents[2] / "experiments"
 pytestmark = pytest.mark.skipif(not ROOT.is_dir(), reason="experiments are not shipped")
@@ -59,3 +65,19 @@ def test_marked_blocks_are_filled_and_checked(
 def test_a_name_that_is_not_there_is_named(tables: Any, option: str) -> None:
     with pytest.raises(ValueError, match="there is no 'wrong', only"):
         tables.table(f"rounds results/h16 {option}", ROOT / "cora")
+
+
+def test_instability_is_a_table_of_the_paths_that_are_shipped(tables: Any, tmp_path: Path) -> None:
+    branch = tmp_path / "results" / "branches" / "from_20"
+    synthetic.save(branch, [synthetic.result(s, 0, random.Random()) for s in range(2)])
+    RunTree(branch).write_summary()
+    for seed in range(2):
+        path_csv(branch / f"seed_{seed}" / "round_00", bump(0.1 * seed))
+        (branch / f"seed_{seed}" / "round_00" / "result.json").unlink()
+    config = {"rewind": {"init_args": {"at": "20it"}}}
+    (branch / "branch.json").write_text(json.dumps({"kind": "reorder", "config": config}))
+    assert tables.table("instability results", tmp_path) == (
+        "| branch | rewinding point | weights left, % | seeds | instability, validation error "
+        "| with raw statistics |\n| :--- | :--- | ---: | ---: | ---: | ---: |\n"
+        "| from\\_20 | 20it | 100 | 2 | 5.2 (0.5 to 10.0) | 5.2 (0.5 to 10.0) |\n"
+    )

@@ -9,7 +9,7 @@ import pytest
 import synthetic
 from left import PLACES, bump, path_csv
 
-from ltpl.report import paths, read_runs
+from ltpl.report import between, instability, paths, read_runs
 from ltpl.tickets.result import Result, round_folder
 
 
@@ -50,7 +50,7 @@ def test_the_error_along_the_line_is_a_mean_over_seeds(tmp_path: Path, captured:
 
 def test_instability_is_the_rise_above_the_mean_of_both_ends(tmp_path: Path, captured: Any) -> None:
     reordered(tmp_path, {0: [0.3, 0.1], 1: [0.0, 0.0], 3: [0.05, 0.01]})
-    figure, caption = captured(lambda: paths.instabilities(read_runs([tmp_path])))
+    figure, caption = captured(lambda: instability.by_weights_left(read_runs([tmp_path])))
     (axes,) = figure.axes
     raw, again, stable = axes.lines
     rises = {
@@ -69,7 +69,7 @@ def test_instability_is_the_rise_above_the_mean_of_both_ends(tmp_path: Path, cap
 
 def test_without_batchnorm_there_is_one_line_a_branch(tmp_path: Path, captured: Any) -> None:
     reordered(tmp_path, {0: [0.3], 2: [0.0]}, raw=False)
-    figure, caption = captured(lambda: paths.instabilities(read_runs([tmp_path])))
+    figure, caption = captured(lambda: instability.by_weights_left(read_runs([tmp_path])))
     assert [t.get_text() for t in figure.legends[0].get_texts()] == ["reorder", "2 points"]
     assert "BatchNorm" not in caption
     figure, _ = captured(lambda: paths.paths(read_runs([tmp_path])))
@@ -92,16 +92,42 @@ def test_chosen_rounds_are_drawn(tmp_path: Path, captured: Any) -> None:
         lambda text: text.replace("alpha", "beta"),
         lambda text: text.replace("\n0.0,", "\n0.05,"),
         lambda text: "\n".join(line + ",1" if "." in line else line for line in text.split("\n")),
+        lambda text: text.replace(",1.0,", ",1e300,"),
+        lambda text: "\0" + text,
+        lambda text: text.replace("0.2", "\ud800"),
     ],
 )
 def test_a_path_without_both_ends_is_left_out(tmp_path: Path, damage: Any) -> None:
     file = path_csv(tmp_path, bump(0.1))
-    assert set(paths.read(file)) == {"val_error", "train_error", "raw_val_error", "raw_train_error"}
-    file.write_text(damage(file.read_text()))
-    assert paths.read(file) == {}
+    assert set(between.read(tmp_path)) == {
+        "val_error",
+        "train_error",
+        "raw_val_error",
+        "raw_train_error",
+    }
+    file.write_text(damage(file.read_text()), errors="surrogatepass")
+    assert between.read(tmp_path) == {}
+
+
+def test_a_folder_in_the_place_of_a_path_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "path.csv").mkdir()
+    assert between.read(tmp_path) == {}
+
+
+def test_errors_that_are_none_are_left_out(tmp_path: Path) -> None:
+    file = path_csv(tmp_path, bump(0.1))
+    rows = [line.split(",") for line in file.read_text().split()]
+    rows[3][3] = ""
+    rows[4][3] = "nan"
+    rows[1][1] = "-1"
+    file.write_text("\n".join(map(",".join, rows)))
+    found = between.read(tmp_path)
+    assert list(found["val_error"]) == [0, 0.1, *PLACES[4:]]
+    assert "train_error" not in found
 
 
 def test_without_paths_there_is_no_figure(tmp_path: Path) -> None:
     runs = read_runs([synthetic.run(tmp_path)])
     assert paths.paths(runs) is None
-    assert paths.instabilities(runs) is None
+    assert instability.by_weights_left(runs) is None
+    assert instability.by_rewinding_point(runs) is None

@@ -91,6 +91,21 @@ def test_bars_are_shares_of_the_dense_network(tmp_path: Path, captured: Any) -> 
     assert [t.get_text() for t in size.texts] == ["4 kB of 8 kB"]
 
 
+def test_numbers_stand_beside_a_bar_however_slow_the_small_network_is(
+    tmp_path: Path, captured: Any
+) -> None:
+    run = synthetic.run(tmp_path / "run")
+    small(run / "small" / "a", latency=[0.004, 0.005])
+    small(run / "small" / "b", latency=[0.004, 0.04])
+    figure, caption = captured(lambda: compacted.compacted(read_runs([run])))
+    (axes,) = figure.axes
+    assert [t.get_text() for t in axes.texts] == ["5 ms of 4 ms", "40 ms of 4 ms"]
+    assert [bar.get_width() for bar in axes.patches] == [100, 125, 100, 130]
+    for text, bar in zip(axes.texts, axes.patches[1::2], strict=True):
+        assert text.get_window_extent().x0 > bar.get_window_extent().x1
+    assert "beyond 130 % are cut" in caption
+
+
 def test_of_many_networks_some_are_drawn(tmp_path: Path, captured: Any) -> None:
     run = synthetic.run(tmp_path / "run")
     for number in range(10, 20):
