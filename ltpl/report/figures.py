@@ -15,6 +15,7 @@ from ltpl.report.robustness import robustness
 from ltpl.report.tables import Row
 from ltpl.report.tradeoffs import tradeoffs
 from ltpl.report.training import training
+from ltpl.report.trajectories import trajectories
 from ltpl.report.weights import weights
 
 NAMES = (
@@ -22,6 +23,7 @@ NAMES = (
     "early_stop",
     "tradeoffs",
     "curves",
+    "trajectories",
     "layers",
     "weights",
     "early_bird",
@@ -49,6 +51,7 @@ def pictures(
         early_stop(table),
         tradeoffs(runs, table),
         training(runs, rounds),
+        trajectories(runs, rounds),
         layers(runs),
         weights(runs, rounds),
         early_bird.distances(runs),

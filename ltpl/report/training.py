@@ -53,7 +53,7 @@ def chosen(runs: Sequence[Run], rounds: Sequence[int] | None) -> dict[str, list[
         common = set.intersection(*(set(run.main.rounds) for run in runs))
         shown = spread_over(sorted(common), 5 if len(runs) == 1 else 3)
         return {run.name: shown for run in runs}
-    finished = sorted({number for run in runs for number in run.main.rounds})
+    finished = sorted({number for run in runs for line in run.lines for number in line.rounds})
     if missing := [number for number in rounds if number not in finished]:
         raise ValueError(
             f"rounds={list(rounds)!r}: round {missing[0]} is not finished; finished are "
@@ -74,7 +74,10 @@ def training(runs: Sequence[Run], rounds: Sequence[int] | None = None) -> Pictur
     if not panels:
         return None
     most = max(spread.n for kind in panels for spread in _values(trained, kind))
-    limits = {kind: _limits(trained, kind) for kind in panels}
+    limits = {
+        kind: around_the_best([t.curves[kind] for t in trained if kind in t.curves], kind)
+        for kind in panels
+    }
     caption = "Each curve is a round; at step 0 the network is pruned and not yet retrained."
     if most > 1:
         caption += f" Line: mean over n = {most} seeds; band: lowest to highest seed."
@@ -170,11 +173,15 @@ def _values(trained: Sequence[Trained], kind: str) -> list[Spread]:
     return [s for item in trained if kind in item.curves for s in item.curves[kind].spreads]
 
 
-def _limits(trained: Sequence[Trained], kind: str) -> tuple[float, float]:
-    """Return limits around the best that the first curve reached."""
-    first = next(item.curves[kind] for item in trained if kind in item.curves)
-    best = (max if kind == "acc" else min)(s.mean for s in first.spreads)
-    return window(_values(trained, kind), best, reach=_REACH)
+def around_the_best(curves: Sequence[Curve], kind: str) -> tuple[float, float]:
+    """Return limits around the best that the first curve reached.
+
+    Args:
+        curves: What is drawn.
+        kind: `acc` or `loss`.
+    """
+    best = (max if kind == "acc" else min)(s.mean for s in curves[0].spreads)
+    return window([s for each in curves for s in each.spreads], best, reach=_REACH)
 
 
 def _outside(trained: Sequence[Trained], limits: dict[str, tuple[float, float]]) -> str:

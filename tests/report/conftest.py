@@ -18,6 +18,7 @@ from ltpl.report import (
     robustness,
     tradeoffs,
     training,
+    trajectories,
     weights,
 )
 from ltpl.report.looks import STYLE
@@ -26,6 +27,7 @@ from ltpl.report.pictures import Sheet
 SHEETS = [Sheet(7.4, 4.2), Sheet(3.9, 3.9, narrow=True)]
 ROOMS = (
     *(compacted, early_bird, instability, ladder, layers, paths, robustness, tradeoffs, training),
+    trajectories,
     weights,
 )
 

@@ -31,6 +31,7 @@ def full(tmp_path: Path) -> Path:
             made_by = {"policy": "rewind", "rewind": point}
             synthetic.save(run / "branches" / name, [replace(result, made_by=made_by)])
             left.path_csv(round_folder(run / "branches" / name, 0, number), left.bump(0.1))
+            synthetic.metrics(run / "branches" / name, result, rng, range(0, 1001, 100))
         synthetic.metrics(run, result, rng, range(0, 1001, 100))
         folder = round_folder(run, 0, number)
         Mask({n: torch.rand(s) < 0.8**number for n, s in shapes.items()}).save(
