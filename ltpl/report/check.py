@@ -14,7 +14,6 @@ from ltpl.report.interval import interval
 from ltpl.report.lines import Line, Run, read_runs
 from ltpl.report.measures import MEASURES
 from ltpl.report.spread import Spread
-from ltpl.tickets.result import Result
 
 AGREE, DIFFER, NOT_YET = "agree", "differ", "not yet"
 _ROUNDING = 1e-9  # what adding floats in another order may change
@@ -161,9 +160,7 @@ def _values(expected: Expectation, run: Run, runs: Sequence[Run]) -> dict[int, f
 
 def _by_seed(place: Place, measure: str, run: Run, runs: Sequence[Run]) -> dict[int, float]:
     home = _run(place.run, run, runs)
-    values = MEASURES[measure].over(
-        _results(place, home), [result for line in home.lines for result in line.results]
-    )
+    values = MEASURES[measure].over(_line(place, home), place.round, home)
     if not values:
         raise Missing(f"{measure} of {place} was not measured")
     return values
@@ -193,16 +190,16 @@ def _run(name: str | None, run: Run, runs: Sequence[Run]) -> Run:
         raise Missing(str(error)) from None
 
 
-def _results(place: Place, run: Run) -> list[Result]:
-    """Return the results of a round.
+def _line(place: Place, run: Run) -> Line:
+    """Return the line that has finished a round.
 
     Raises:
-        Missing: If there are none; the message says which command makes them.
+        Missing: If none has; the message says which command makes them.
     """
     lines = [run.main] if place.line == MAIN else run.branches
     line = next((each for each in lines if each.branch in (None, place.line)), None)
-    if line is not None and (found := line.level(place.round)):
-        return found
+    if line is not None and line.level(place.round):
+        return line
     folder = shlex.quote(str(run.folder))
     if place.line == MAIN or (place.round and not run.main.level(place.round)):
         again = f"ltpl rounds ... --run {folder} --levels {place.round}"

@@ -74,8 +74,9 @@ class Expectation:
         claim: The claim, one sentence.
         of: Which round is measured: `ticket@7`, `dense`, `BRANCH@7`; `RUN:ticket@7` of another run.
         measure: What is measured: `test_acc`, `val_acc`, `start_acc`, `pruned_acc`,
-            `early_stop_step`, `density`, `density_all`, `weights_left`, `epochs` or `seconds`.
-            Accuracies and densities are in per cent.
+            `early_stop_step`, `density`, `density_all`, `weights_left`, `epochs` or `seconds`; of a
+            `reorder` branch `instability`, with BatchNorm estimated again, and `raw_instability`.
+            Accuracies and densities are in per cent, instability in points.
         minus: The round whose measure is taken off, seed by seed.
         over: The round by whose measure it is divided, seed by seed.
         value: What is expected, ...

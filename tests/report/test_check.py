@@ -5,12 +5,14 @@ import random
 from pathlib import Path
 from typing import Any
 
+import left
 import pytest
 import synthetic
 
 from ltpl.report import Verdict, check
 from ltpl.report.check import decide
 from ltpl.report.expect import Expectation
+from ltpl.tickets.result import round_folder
 
 AROUND = {"value": 1, "tolerance": 0.5}
 
@@ -113,6 +115,17 @@ def test_accuracies_and_densities_are_in_per_cent(run: Path) -> None:
     assert measured(run, of="ticket@1", measure="density_all") == pytest.approx([8300 / 103] * 2)
     assert measured(run, of="ticket@1", measure="weights_left") == [8000, 8000]
     assert measured(run, of="ticket@1", measure="early_stop_step") == [100, 75]
+
+
+def test_instability_is_that_of_the_path_to_the_other_training(run: Path) -> None:
+    reorder = run / "branches" / "reorder"
+    synthetic.save(reorder, [synthetic.result(s, 0, random.Random(s)) for s in (0, 1, 2)])
+    for seed, height in enumerate((0.0, 0.05)):
+        left.path_csv(round_folder(reorder, seed, 0), left.bump(height), raw=False)
+    assert measured(run, of="reorder@0", measure="instability") == pytest.approx([0.5, 5.0])
+    raw = only(run, of="reorder@0", measure="raw_instability")
+    assert (raw.word, raw.measured) == ("not yet", None)
+    assert only(run, of="reinit@1", measure="instability").word == "not yet"
 
 
 def test_accuracies_that_are_per_cent_already_stay(tmp_path: Path) -> None:
