@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 from torch.utils.data.distributed import DistributedSampler
 
+from ltpl.callbacks.policy import Policy
 from ltpl.callbacks.pruning import PruneAtEpoch
 from ltpl.callbacks.ranks import mean_over_ranks
-from ltpl.callbacks.rewinding import Policy, RewindToEpoch
+from ltpl.callbacks.rewinding import RewindToEpoch
 from ltpl.callbacks.scoring import training_loss
 from ltpl.callbacks.sizing import first, lazy, size_, undisturbed
 from ltpl.masks.criteria import find_criterion
