@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from argparse import SUPPRESS
+from functools import partial
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 import ltpl
@@ -32,7 +33,7 @@ from ltpl.report.verdicts import verdicts_as_text, write_verdicts
 from ltpl.rounds.branch import Branch
 from ltpl.rounds.branches import run_branch
 from ltpl.rounds.configured import Configured
-from ltpl.rounds.finite import Astray
+from ltpl.rounds.finite import Astray, do_all
 from ltpl.rounds.pace import brisk
 from ltpl.rounds.plan import Plan, numbers
 from ltpl.rounds.ranks import leads
@@ -82,9 +83,10 @@ class LotteryCommands(CommandsOfEither):
         except KeyboardInterrupt:
             sys.exit(130)
         except Exception as error:
+            follows = self._typed is not self._given  # and leaves it to the command it follows
             if is_input(error):
                 line, code = naming(explained(str(error), self.parser), words), 2
-            elif isinstance(error, Astray) or is_of_the_disk(error):
+            elif (isinstance(error, Astray) and not follows) or is_of_the_disk(error):
                 line, code = told(error), 1
             else:
                 raise
@@ -244,13 +246,12 @@ class LotteryCommands(CommandsOfEither):
     def _rounds(self, options: Any) -> None:
         plan = Plan(**{name: options[name] for name in vars(Plan(run=""))})
         experiment = self._configured()
+        seeds = plan.replicates(options.get("seed_everything"))
         if plan.branches or plan.only:
             parser = self._prepare_subcommand_parser(self._kind_of_trainer, "branch")
-            rehearse(parser, experiment.config, plan)
-        run_rounds(experiment, plan, plan.replicates(options.get("seed_everything")))
-        if not is_dry(experiment):
-            for command in commands(plan):
-                self._follow(command)
+            rehearse(parser, experiment, plan, seeds)
+        follow = [partial(self._follow, c) for c in commands(plan) if not is_dry(experiment)]
+        do_all([partial(run_rounds, experiment, plan, seeds), *follow])
 
     def _follow(self, command: list[str]) -> None:
         """Run another command over the same classes; what is typed to go on stays the same."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import fnmatch
 import json
 import shlex
 from typing import Any
 
 from ltpl.arguments import LONGEST_PATH, with_values
-from ltpl.masks.errors import unknown
 from ltpl.rounds.branch import Branch
+from ltpl.rounds.configured import Configured, listed
+from ltpl.rounds.experiment import check_levels, slots
+from ltpl.rounds.foreseen import Foreseen, must_be_found
 from ltpl.rounds.plan import Plan
+from ltpl.rounds.run import is_dry
 
 
 def commands(plan: Plan) -> list[list[str]]:
@@ -22,12 +24,7 @@ def commands(plan: Plan) -> list[list[str]]:
     Raises:
         ValueError: If one cannot be read, or none is meant by `only`.
     """
-    named = dict(plan.branches or {})
-    only = [plan.only] if isinstance(plan.only, str) else plan.only
-    for pattern in only or []:
-        if not fnmatch.filter(named, pattern):
-            raise unknown("only", pattern, named)
-    wanted = [n for n in named if not only or any(fnmatch.fnmatchcase(n, p) for p in only)]
+    named, wanted = dict(plan.branches or {}), plan.chosen
     found = []
     for name in wanted:
         try:
@@ -44,25 +41,31 @@ def commands(plan: Plan) -> list[list[str]]:
     return found
 
 
-def rehearse(parser: Any, config: dict[str, Any], plan: Plan) -> None:
+def rehearse(parser: Any, experiment: Configured, plan: Plan, seeds: list[int]) -> None:
     """Read the options of all branches as they will be read then, and build what they name.
 
     Args:
         parser: Parses what follows the word `branch`.
-        config: Options of the run.
+        experiment: Has the options of the run.
         plan: Names the branches.
+        seeds: Replicates of the run.
 
     Raises:
-        ValueError: If an option is wrong.
+        ValueError: If an option is wrong, or a branch would not find the rounds that it needs.
     """
-    options = json.dumps(config, default=str).ljust(LONGEST_PATH)
+    options = json.dumps(experiment.config, default=str).ljust(LONGEST_PATH)
+    foreseen = Foreseen.of(experiment, plan, seeds)
     for command in commands(plan):
         found = parser.parse_args(["--config", options, *with_values(command)[1:]])
         name = command[3]
         try:
-            parser.instantiate_classes(found)
+            built = parser.instantiate_classes(found)
             branch = Branch(**{option: found[option] for option in vars(Branch(name="x"))})
+            pruner, _ = slots(built.get("prune"), built.get("rewind"))
+            basis = foreseen.basis(branch, pruner.amounts)
+            check_levels(listed(built.get("trainer.callbacks")), max(basis.levels, default=0))
+            if not is_dry(experiment):
+                must_be_found(basis)
         except ValueError as error:
             raise ValueError(f"branches.{name}: {error}") from None
-        if branch.of is not None and branch.of not in (plan.branches or {}):
-            raise unknown(f"branches.{name}: of", branch.of, plan.branches or {})
+        foreseen.branches[name] = foreseen.finished(name) | {*basis.rounds}

@@ -120,7 +120,7 @@ def explained(message: str, parser: Any) -> str:
         message += "\nFor a module of lightning.pytorch, write LotteryCLI(MyModule, MyData)"
     line = " ".join(_telling(message).split())
     if "arguments are required" in line:  # jsonargparse names them as in a config
-        line = re.sub(r"(?<=[ ,])[a-z]+\.(?=\w)", "--", line)
+        line = re.sub(r"(?<=[ ,])([a-z]+)\.(?=(\w+))", lambda m: _dashes(parser, m[1], m[2]), line)
     return line
 
 
@@ -128,10 +128,13 @@ def naming(line: str, given: Iterable[str]) -> str:
     """Return a line with the names of the options given, if it names none of them.
 
     Args:
-        line: What is wrong. If it names a path that was given, that option alone is meant.
+        line: What is wrong. If it names a path that was given, that option alone is meant; if it
+            begins with one that no option has, none is.
         given: The arguments.
     """
     words = [*given, ""]
+    if any(line.startswith(f"{word} ") for word in words[1:] if word and word[0] != "-"):
+        return line
     values = {
         word.partition("=")[0]: word.partition("=")[2] or after
         for word, after in itertools.pairwise(words)
@@ -149,6 +152,13 @@ def _told(pattern: str, match: re.Match[str], message: str) -> str:
     if "dot import" in pattern:
         return f"{where}there is no class {match[1]!r}; give its name, or package.module.Class"
     return f"{where}{match[0]}" if where and where[:-2] not in match[0] else match[0]
+
+
+def _dashes(parser: Any, command: str, name: str) -> str:
+    """Return what stands before the name of an option; before that of a place, nothing."""
+    action = getattr(parser, "_subcommands_action", None)
+    actions = action.choices[command]._actions if action and command in action.choices else ()
+    return "" if any(x.dest == name and not x.option_strings for x in actions) else "--"
 
 
 def _with_guess(told: str, given: str, candidates: Iterable[str]) -> str:

@@ -95,6 +95,33 @@ def test_the_exit_code_is_one_if_something_differs(
     assert out.read_text().endswith(f"{summary}\n")
 
 
+@pytest.mark.parametrize(
+    "options", [{"measure": "tst_acc"}, {"of": "ticket"}, {"of": "ticket@99999"}, {"seeds": 0}]
+)
+def test_a_claim_that_no_run_could_decide_is_misuse(
+    options: dict[str, Any], run: Path, expecting: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out = checked([str(run), expecting(at_least=0, **options)], capsys)
+    assert (code, out) == (2, "")
+
+
+@pytest.mark.parametrize(
+    ("of", "told"),
+    [
+        ("renit@1", "branch renit has no round 1"),
+        ("ticket@9", "run has no round 9"),
+        ("other:reinit@1", "there is no run other beside"),
+    ],
+)
+def test_what_is_not_there_yet_is_no_misuse(
+    of: str, told: str, run: Path, expecting: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out = checked([str(run), expecting(at_least=0, of=of)], capsys)
+    assert code == 0
+    assert told in out
+    assert out.endswith("0 agree, 0 differ, 1 not yet\n")
+
+
 def test_what_is_expected_may_change_when_a_run_goes_on() -> None:
     assert changed({"expect": [{"claim": "c"}], "levels": 1}, {"levels": 1}) == []
     assert changed({"expect": None}, {"expect": [{"claim": "c"}]}) == []

@@ -21,7 +21,12 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning"),
 ]
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").rglob("*.yaml"))
+LARGE = (
+    *("vgg19", "vgg16_cifar", "preresnet164", "resnet18"),
+    *("resnet20_cifar10_rewinding", "resnet20_cifar10_homework", "resnet20_cifar10_connectivity"),
+)
 RECIPES = [path for path in CONFIGS if "\nbranches:" in path.read_text()]  # of rounds alone
+PLAIN = [path for path in CONFIGS if path not in RECIPES]
 QUICKSTART = next(path for path in CONFIGS if path.stem == "quickstart")
 
 
@@ -95,7 +100,11 @@ def write_images(folder: Path) -> None:
 @pytest.mark.filterwarnings("ignore:RewindToEpoch goes back to initialisation:UserWarning")
 @pytest.mark.parametrize(
     ("config", "command"),
-    [(path, "rounds") for path in CONFIGS] + [(p, "fit") for p in CONFIGS if p not in RECIPES],
+    [
+        pytest.param(path, command, marks=pytest.mark.slow if path.stem.startswith(LARGE) else ())
+        for command, paths in (("rounds", CONFIGS), ("fit", PLAIN))
+        for path in paths
+    ],
     ids=lambda value: value if isinstance(value, str) else value.stem,
 )
 def test_every_config_runs_and_a_dry_run_leaves_no_file(
@@ -111,6 +120,14 @@ def test_every_config_runs_and_a_dry_run_leaves_no_file(
         data += ["--trainer.enable_progress_bar=false"]
     main([command, "--config", str(config), "--trainer.fast_dev_run=1", *data])
     assert not list((tmp_path / "work").rglob("*"))
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_is_understood(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["rounds", "--config", str(config), "--print_config"])
+    assert not ended.value.code
+    assert yaml.safe_load(capsys.readouterr().out)["model"]["class_path"]
 
 
 def test_the_printed_config_feeds_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

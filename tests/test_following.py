@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytorch_lightning as pl
+import torch
 import yaml
 
 from ltpl.cli import main
@@ -43,6 +45,25 @@ CONFIG: dict[str, Any] = {
 }
 
 
+SUPERMASK = {**CONFIG["trainer"], "callbacks": [{"class_path": "ltpl.callbacks.Supermask"}]}
+
+
+class Spoiling(pl.Callback):
+    """Let trainings go astray.
+
+    Args:
+        rounds: A part of the folders of their rounds.
+    """
+
+    def __init__(self, rounds: str) -> None:
+        self.rounds = rounds
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.rounds in str(trainer.default_root_dir):
+            with torch.no_grad():
+                next(pl_module.parameters()).fill_(float("nan"))
+
+
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
@@ -54,7 +75,10 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_one_command_runs_the_branches_too(config: Path, capsys: pytest.CaptureFixture) -> None:
     command = ["rounds", "--config", str(config), "--run", "run"]
-    main([*command, "--only", "tuned*"])
+    main([*command, "--report=false", "--only", "[tuned,tuned_again]"])
+    (again,) = Path("run/branches/tuned_again/seed_2").glob("round_*")
+    (again / "result.json").unlink()
+    main([*command, "--report=false", "--only", "tuned_again"])  # what it is of is there
     assert [path.name for path in branches("run")] == ["tuned", "tuned_again"]
     main(command)
     for name in BRANCHES:
@@ -78,7 +102,26 @@ def test_one_command_runs_the_branches_too(config: Path, capsys: pytest.CaptureF
         ({"branches": {"x": "--rewind.policy rewnd"}}, "did you mean 'rewind'"),
         ({"branches": {"x": "--kind 'reinit"}}, 'branches.x="--kind \'reinit": No closing'),
         ({"branches": {"x": "--kind reorder --of y"}}, "of='y' is not known"),
+        ({"branches": {"again": "--of tuned", **BRANCHES}}, "again: of='tuned': branches run in"),
         ({"branches": {"x/y": "--kind reinit"}}, "name='x/y'"),
+        ({"branches": {"x": "--kind reinit --levels 1-2"}}, "x: what it starts from will not have"),
+        ({"branches": {"x": "--kind reinit --seeds 0,1"}}, "not have seed 1 round 1: choose other"),
+        ({"levels": 0, "branches": {"reinit": None}}, "will not have any round: choose other"),
+        (
+            {"branches": {"x": "--kind ladder --levels 0"}},
+            "a branch of kind 'ladder' has no round 0",
+        ),
+        ({"branches": {"x": "--prune Trajectory"}}, "branches.x: prune=Trajectory: rounds need a"),
+        (
+            {"only": "tuned_again"},
+            "branches.tuned_again: of='tuned': tuned is not in run yet, and only='tuned_again' "
+            "leaves it out. Give --only '[tuned,tuned_again]'.",
+        ),
+        ({"trainer": SUPERMASK, "branches": None}, "levels=1 with Supermask: it trains no weights"),
+        (
+            {"trainer": SUPERMASK, "levels": 0, "branches": {"x": "--kind ladder --levels 2"}},
+            "branches.x: levels=2 with Supermask: it trains no weights",
+        ),
         ({"only": "tund*"}, "only='tund*' is not known"),
         ({"only": "tuned", "branches": None}, "only='tuned' is not known"),
     ],
@@ -94,6 +137,52 @@ def test_a_mistake_is_told_before_anything_is_trained(
     assert len(lines) == 1, lines
     assert told in lines[0]
     assert not Path("run").exists()
+
+
+@pytest.mark.parametrize(
+    ("where", "missing", "finished"),
+    [
+        (
+            "run/seed_1/round_00",
+            "seed 1 rounds 0-1; reinit: seed 1 round 1; tuned: seed 1 round 1; tuned_again: seed 1 "
+            "round 1.",
+            {"reinit": [0], "tuned": [0], "tuned_again": [0]},
+        ),
+        (
+            "tuned/seed_1",
+            "tuned: seed 1 round 1; tuned_again: seed 1 round 1.",
+            {"reinit": [0, 1], "tuned": [0], "tuned_again": [0]},
+        ),
+        (
+            "run/seed",
+            "seed 0 rounds 0-1, seed 1 rounds 0-1; reinit: seed 0 round 1, seed 1 round 1; tuned: "
+            "seed 0 round 1, seed 1 round 1; tuned_again: seed 0 round 1, seed 1 round 1.",
+            {"reinit": [], "tuned": [], "tuned_again": []},
+        ),
+    ],
+)
+def test_replicates_that_go_astray_keep_no_branch_from_the_others(
+    config: Path,
+    where: str,
+    missing: str,
+    finished: dict[str, list[int]],
+    capsys: pytest.CaptureFixture,
+) -> None:
+    spoiling = {"class_path": "test_following.Spoiling", "init_args": {"rounds": where}}
+    trainer = {**CONFIG["trainer"], "callbacks": [spoiling]}
+    options = {"trainer": trainer, "seeds": "0-1", "report": False}
+    config.write_text(yaml.safe_dump({**CONFIG, **options}))
+    with pytest.raises(SystemExit) as stopped:
+        main(["rounds", "--config", str(config), "--run", "run"])
+    assert stopped.value.code == 1
+    said, told = capsys.readouterr()
+    assert told.startswith("ltpl rounds: error: ")
+    assert "the loss is nan at step 1" in told
+    assert told.endswith(f" Missing: {missing}\n")
+    for name, seeds in finished.items():
+        assert [r.seed for r in results(f"run/branches/{name}")] == seeds
+    source = "run/branches/tuned"
+    assert f"tuned_again: seed 1 is left out, of which {source} has no round 1." in said
 
 
 def test_branches_follow_with_the_seeds_of_the_command() -> None:

@@ -46,6 +46,12 @@ pytestmark = pytest.mark.filterwarnings(
         ([*ROUNDS, "--expect=3"], "expect"),
         (["check", "nowhere"], "nowhere is no folder"),
         (["check", "nowhere", "--confg=x.yaml"], "did you mean '--config'"),
+        (
+            ["check", "nowhere", "--config=x.yaml"],
+            "which holds a run.json.",
+        ),
+        (["check"], "error: the following arguments are required: runs"),
+        (["branch", "--name=reinit"], "arguments are required: run"),
         (["status", "nowhere"], "nowhere is not a run"),
         (["report", "nowhere"], "nowhere"),
         (["branch", "nowhere", "--name", "reinit"], "nowhere is not a run"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from enum import Enum
 from typing import Any
 
 from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
@@ -12,6 +11,7 @@ from typing_extensions import override
 from ltpl.callbacks.averages import restart_averages
 from ltpl.callbacks.folder import must_be_there, store, stored_smaller
 from ltpl.callbacks.masking import maskers
+from ltpl.callbacks.policy import Policy
 from ltpl.callbacks.position import position
 from ltpl.callbacks.ranks import must_agree, one_voice
 from ltpl.callbacks.sizing import Sizing
@@ -25,21 +25,6 @@ from ltpl.tickets.start import KEPT, PRUNED, redraw_, starting_weights, warn_of_
 from ltpl.tickets.step import Step
 
 DEEP = 8  # convolutions: VGG-11 has 8, Conv-6 has 6
-
-
-class Policy(str, Enum):
-    """What happens after a pruning.
-
-    `rewind` takes weights, buffers, optimiser and schedule back; `lr_rewind` only optimiser and
-    schedule (Renda et al., 2020); `finetune` keeps the weights and the last learning rate;
-    `reinit` draws new weights under the mask and restarts; `continue` changes nothing.
-    """
-
-    rewind = "rewind"
-    lr_rewind = "lr_rewind"
-    finetune = "finetune"
-    reinit = "reinit"
-    continue_ = "continue"
 
 
 class RewindToEpoch(Sizing):

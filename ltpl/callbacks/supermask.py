@@ -133,13 +133,16 @@ class Supermask(Sizing):
             raise ValueError("Supermask has no mask yet: fit first.")
         return self._scored.mask
 
-    def on_round(self, trainer: Any, pl_module: Any, lineage: Lineage) -> None:
+    def check_levels(self, levels: int) -> None:
         """Refuse rounds that prune what has never been trained."""
-        if lineage.level:
+        if levels:
             raise ValueError(
-                f"Supermask in round {lineage.level}: it trains no weights that a round could "
-                "prune. Run the dense round alone, levels=0."
+                f"levels={levels} with Supermask: it trains no weights that a round could prune. "
+                "Give levels=0, the dense round alone."
             )
+
+    def on_round(self, trainer: Any, pl_module: Any, lineage: Lineage) -> None:
+        """Draw other scores for each replicate."""
         self._replicate = lineage.seed
 
     @override

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ltpl.report.commands import lacking
 from ltpl.report.expect import MAIN, Expectation, Place, expectations, expected_in
 from ltpl.report.interval import interval
 from ltpl.report.lines import Line, Run, read_runs
@@ -183,7 +183,7 @@ def _run(name: str | None, run: Run, runs: Sequence[Run]) -> Run:
             return given
     beside = run.folder.resolve().parent / name
     if not beside.is_dir():
-        raise Missing(f"there is no run {name} beside {run.folder}")
+        raise Missing(f"there is no run {name} beside {run.folder}: give its folder too")
     try:
         return read_runs([beside])[0]
     except ValueError as error:
@@ -200,17 +200,4 @@ def _line(place: Place, run: Run) -> Line:
     line = next((each for each in lines if each.branch in (None, place.line)), None)
     if line is not None and line.level(place.round):
         return line
-    folder = shlex.quote(str(run.folder))
-    if place.line == MAIN or (place.round and not run.main.level(place.round)):
-        again = f"ltpl rounds ... --run {folder} --levels {place.round}"
-        raise Missing(f"{run.name} has no round {place.round}: {again}")
-    raise Missing(
-        f"branch {place.line} has no round {place.round}: ltpl branch {folder} "
-        f"--name {shlex.quote(place.line)}{_kind(line)} --levels {place.round}"
-    )
-
-
-def _kind(line: Line | None) -> str:
-    if line is None or line.kind in (None, line.branch):
-        return ""
-    return f" --kind {shlex.quote(str(line.kind))}"
+    raise Missing(lacking(place, run))

@@ -7,17 +7,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ltpl.masks.errors import unknown
-from ltpl.rounds.branch import KNOBS, OWN_MASKS, WITH_DENSE, Branch
+from ltpl.rounds.basis import At, Basis, named, named_levels
+from ltpl.rounds.branch import KNOBS, OWN_MASKS, Branch
 from ltpl.rounds.draw import check
 from ltpl.rounds.draw_branch import Source
-from ltpl.rounds.experiment import Experiment
+from ltpl.rounds.experiment import Experiment, check_levels
+from ltpl.rounds.finite import diverged_before
 from ltpl.rounds.leaving import lightning_whispers
 from ltpl.rounds.loop import Loop
-from ltpl.rounds.plan import Plan, numbers
+from ltpl.rounds.plan import Plan
 from ltpl.rounds.ranks import from_leader, start_together
 from ltpl.rounds.run import is_dry, passing_folder
 from ltpl.rounds.seeds import Seeds, mixed
 from ltpl.rounds.tree import RunTree, damage
+from ltpl.tickets.result import FILE, seeds_and_rounds
 
 
 def run_branch(experiment: Experiment, branch: Branch, run: str | Path) -> RunTree:
@@ -31,6 +34,7 @@ def run_branch(experiment: Experiment, branch: Branch, run: str | Path) -> RunTr
     Raises:
         ValueError: If the run is none, rounds that are asked for are not finished, or an option
             changed that finished results depend on.
+        Astray: If replicates went astray, in the branch or before; the others are finished then.
     """
     main = RunTree.existing(run)
     record = main.read()
@@ -41,13 +45,14 @@ def run_branch(experiment: Experiment, branch: Branch, run: str | Path) -> RunTr
         seed = plan.replicates()[0]
         parts = experiment.build(plan.seeds_of(seed).init, main.path, [], [])
         depth = own.depth(experiment.amounts) if branch.kind == "ladder" else 0
+        lines = _Lines(branch, main, depth)
         if depth:
             check(parts, own, depth)
+        check_levels(parts.trainer.callbacks, max(lines.basis().levels, default=0))
         start_together(parts.trainer, parts.module)
         del parts
     shown = ("save_every_n_steps", "report", "quiet")
     own = replace(own, **{name: getattr(branch, name) for name in shown})
-    lines = _Lines(branch, main, depth)
     if not is_dry(experiment):
         return _run_branch(experiment, own, lines, main.branch(branch.name))
     with passing_folder() as folder:
@@ -57,15 +62,16 @@ def run_branch(experiment: Experiment, branch: Branch, run: str | Path) -> RunTr
 
 def _run_branch(experiment: Experiment, plan: Plan, lines: _Lines, tree: RunTree) -> RunTree:
     branch, main = lines.branch, lines.main
-    rounds = lines.rounds()
+    rounds, left_out = from_leader(lines.rounds)
     parent = _parents(main, plan, branch, tree)
     from_leader(lambda: lines.must_be_whole(rounds, parent))
     used = ["kind", "draw", *(k for k, kinds in KNOBS.items() if branch.kind in kinds), "of"]
     kept = ("kind", "draw", "counts", "head")
     own = {name: getattr(branch, name) for name in used if name in kept or branch.given(name)}
+    wanted = sum(left_out.values(), [*rounds])
     more = {
-        "seeds": sorted({seed for seed, _ in rounds}),
-        "rounds": sorted({lv for _, lv in rounds}),
+        "seeds": sorted({seed for seed, _ in wanted}),
+        "rounds": sorted({lv for _, lv in wanted}),
     }
     config = {**experiment.config, "branch": own}
     from_leader(lambda: tree.begin(config, kind=branch.kind, **more))
@@ -84,6 +90,7 @@ def _run_branch(experiment: Experiment, plan: Plan, lines: _Lines, tree: RunTree
         from_ticket=again,
         seeds_of=_reordered(plan, branch.draw) if again else plan.seeds_of,
         measure=source.measure_path if again else None,
+        left_out=left_out,
     )
     loop.run(f"{main.path.name}, {branch.name}")
     return tree
@@ -138,40 +145,49 @@ class _Lines:
             raise unknown("of", self.branch.of, there)
         return tree
 
-    def rounds(self) -> list[tuple[int, int]]:
-        """Return seed and level of the rounds of the branch."""
-        branch = self.branch
+    def basis(self) -> Basis:
+        """Return what is finished that the branch may start from."""
         dense = {(r.seed, 0) for r in self.main.results() if r.round == 0}
         there = {(r.seed, r.round) for r in self.of.results()} | dense
-        seeds = numbers(branch.seeds, "seeds") or sorted({seed for seed, _ in there})
-        levels = numbers(branch.levels, "levels")
-        if branch.kind == "ladder":
-            levels = self._steps(levels)
-            wanted = [(seed, 0) for seed in seeds]
-        else:
-            with_dense = branch.kind == "reorder"
-            levels = levels or sorted({lv for _, lv in there if lv or with_dense})
-            wanted = [(seed, level) for seed in seeds for level in levels]
-        missing = [f"seed {s} round {level}" for s, level in wanted if (s, level) not in there]
-        if missing or not (wanted and levels):
-            raise ValueError(
-                f"{self.of.path} has not finished {', '.join(missing[:5]) or 'any round'}: finish "
-                "it first, or choose other levels or seeds."
-            )
-        if 0 in levels and branch.kind not in WITH_DENSE:
-            raise ValueError(
-                f"levels={branch.levels}: a branch of kind {branch.kind!r} has no round 0."
-            )
-        return [(seed, level) for seed in seeds for level in levels]
+        seeds = {seed for seed, _ in there} | self.astray()
+        return Basis(self.branch, there, self.depth, seeds, self.main.read()["levels"])
 
-    def _steps(self, levels: list[int]) -> list[int]:
-        """Return the levels of a ladder: each needs those before it."""
-        deepest = max(levels, default=self.depth)
-        if deepest > self.depth:
-            raise ValueError(f"levels={self.branch.levels}: the ladder has {self.depth}.")
-        if levels and self.branch.one_shot:
-            return levels
-        return ([0] if 0 in levels else []) + list(range(1, deepest + 1))
+    def rounds(self) -> tuple[list[At], dict[str, list[At]]]:
+        """Return the rounds of the branch; and those that cannot be run, by what is to be said.
+
+        Replicates that went astray before the rounds which the branch needs are left out.
+
+        Raises:
+            ValueError: If something else that it needs is not finished.
+        """
+        basis = self.basis()
+        rounds, missing, astray = basis.rounds, basis.missing, self.astray()
+        unfinished = [each for each in missing if each[0] not in astray]
+        if unfinished or not rounds:
+            raise ValueError(
+                f"{self.of.path} has not finished {named(unfinished) or 'any round'}: finish it "
+                "first, or choose other levels or seeds."
+            )
+        lost = sorted({seed for seed, _ in missing})
+        left_out = {
+            f"{self.branch.name}: seed {seed} is left out, of which {self.of.path} has no "
+            f"{named_levels(missing, seed)}.": [each for each in rounds if each[0] == seed]
+            for seed in lost
+        }
+        return [each for each in rounds if each[0] not in lost], left_out
+
+    def astray(self) -> set[int]:
+        """Return the replicates that went astray in a line that the branch starts from."""
+        trees, of = {"": self.main}, self.branch.of
+        while of is not None and of not in trees:
+            trees[of] = self.main.branch(of)
+            of = trees[of].read()["config"]["branch"].get("of")
+        return {
+            seed
+            for tree in trees.values()
+            for seed, _, folder in seeds_and_rounds(tree.path)
+            if diverged_before(folder) and not (folder / FILE).is_file()
+        }
 
     def must_be_whole(
         self, rounds: list[tuple[int, int]], parent: Callable[[int, int], Path]

@@ -61,12 +61,12 @@ class Configured:
         self._slots = slots(filled["prune"], filled["rewind"])
         for name in self.others:
             _must_not_prune(name, filled[name])
-        theirs = _listed(given.get("callbacks")) + [
+        theirs = listed(given.get("callbacks")) + [
             callback for name in self.others if (callback := filled[name]) is not None
         ]
         theirs += extra
-        theirs += copy.deepcopy(_listed(self.cli.trainer_defaults.get("callbacks")))
-        kept = [x for x in _listed(given.get("logger")) if _is_foreign(x)]
+        theirs += copy.deepcopy(listed(self.cli.trainer_defaults.get("callbacks")))
+        kept = [x for x in listed(given.get("logger")) if _is_foreign(x)]
         options = {
             **given,
             **ALWAYS,
@@ -107,7 +107,8 @@ def _command(given: Sequence[str]) -> str:
     return f"{f'python {program}' if program.suffix == '.py' else program.name} {options}"
 
 
-def _listed(value: Any) -> list[Any]:
+def listed(value: Any) -> list[Any]:
+    """Return callbacks or loggers as Lightning takes them: none, one or several."""
     if value is None:
         return []
     return list(value) if isinstance(value, (list, tuple)) else [value]

@@ -14,15 +14,16 @@ import torch
 from torch import Tensor
 from torch.utils.data.distributed import DistributedSampler
 
+from ltpl.callbacks.policy import Policy
 from ltpl.callbacks.pruning import PruneAtEpoch
 from ltpl.callbacks.ranks import mean_over_ranks
-from ltpl.callbacks.rewinding import Policy, RewindToEpoch
+from ltpl.callbacks.rewinding import RewindToEpoch
 from ltpl.callbacks.scoring import training_loss
 from ltpl.callbacks.sizing import first, lazy, size_, undisturbed
 from ltpl.masks.criteria import find_criterion
 from ltpl.masks.mask import Mask
 from ltpl.masks.select import named_parameters
-from ltpl.rounds.experiment import Parts
+from ltpl.rounds.experiment import Parts, check_levels
 from ltpl.rounds.plan import Plan
 from ltpl.rounds.ranks import processes, rank
 from ltpl.rounds.seeds import mixed, seed_all
@@ -41,9 +42,10 @@ def check(parts: Parts, plan: Plan, depth: int) -> None:
         depth: The last level.
 
     Raises:
-        ValueError: If a level cannot be pruned, would prune nothing, or the rewinding point is
-            beyond the end of training.
+        ValueError: If a level cannot be pruned, would prune nothing, a callback can work in no such
+            level, or the rewinding point is beyond the end of training.
     """
+    check_levels(parts.trainer.callbacks, depth)
     for option, step in [
         ("rewind", parts.rewinder.step),
         *(("snapshots", m) for m in plan.moments),

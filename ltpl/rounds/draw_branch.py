@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lightning_utilities.core.rank_zero import rank_zero_warn
 
-from ltpl.callbacks.rewinding import Policy
+from ltpl.callbacks.policy import Policy
 from ltpl.masks.errors import unknown
 from ltpl.masks.mask import Mask
 from ltpl.masks.select import named_parameters, output_weights

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -62,6 +62,21 @@ class Experiment(Protocol):
             loggers: Ours.
         """
         ...
+
+
+def check_levels(callbacks: Iterable[Any], deepest: int) -> None:
+    """Ask the callbacks that have a `check_levels` whether they can work in such rounds.
+
+    Args:
+        callbacks: Those of a round.
+        deepest: The last level; 0 is the dense network.
+
+    Raises:
+        ValueError: If one of them cannot.
+    """
+    for callback in callbacks:
+        if ask := getattr(callback, "check_levels", None):
+            ask(deepest)
 
 
 def slots(prune: Any, rewind: Any) -> tuple[PruneAtEpoch, RewindToEpoch]:

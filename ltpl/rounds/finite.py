@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,39 @@ PATIENCE = 50  # steps that a gradient scaler may take to find its scale
 
 
 class Astray(FloatingPointError):
-    """Replicates of a run went astray; all others are finished."""
+    """Replicates of a run went astray; all others are finished.
+
+    Args:
+        said: What is to be said of each round that did.
+        missing: What is therefore not there, such as `reinit: seed 1 round 3`.
+    """
+
+    def __init__(self, said: list[str], missing: list[str]):
+        super().__init__(said, missing)
+        self.said = said
+        self.missing = missing
+
+    def __str__(self) -> str:
+        went = f"{'; '.join(self.said)}. " if self.said else ""
+        return f"{went}Missing: {'; '.join(self.missing)}."
+
+
+def do_all(tasks: Iterable[Callable[[], object]]) -> None:
+    """Do one after the other, also if replicates go astray in one of them.
+
+    Raises:
+        Astray: If any did, in any of them.
+    """
+    said: list[str] = []
+    missing: list[str] = []
+    for task in tasks:
+        try:
+            task()
+        except Astray as astray:
+            said += astray.said
+            missing += astray.missing
+    if missing:
+        raise Astray(said, missing)
 
 
 class Diverged(FloatingPointError):

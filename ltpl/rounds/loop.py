@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from ltpl.report import as_text, read_runs, report, rows
+from ltpl.rounds.basis import At, named
 from ltpl.rounds.experiment import Experiment, Parts
 from ltpl.rounds.finite import FILE as DIVERGED
 from ltpl.rounds.finite import Astray, Diverged, diverged_before
@@ -43,6 +44,7 @@ class Loop:
         from_ticket: Whether round 0 starts from a ticket too.
         seeds_of: Returns the seeds of a replicate; those of the plan if not given.
         measure: What else is measured of a round that has trained.
+        left_out: Rounds that cannot be run, by what is to be said of them.
     """
 
     experiment: Experiment
@@ -57,6 +59,7 @@ class Loop:
     from_ticket: bool = False
     seeds_of: Callable[[int], Seeds] | None = None
     measure: Callable[[Parts, int, int], None] | None = None
+    left_out: Mapping[str, list[At]] = field(default_factory=dict)
 
     def run(self, title: str) -> None:
         """Run what is not finished; show what came out.
@@ -74,9 +77,9 @@ class Loop:
             told = from_leader(lambda: [*self._damaged()])
             done = from_leader(lambda: {(r.seed, r.round) for r in self.tree.results()})
             todo = [each for each in self.rounds if each not in done]
-            last = max(level for _, level in self.rounds)
+            last = max((level for _, level in self.rounds), default=0)
             display = Display(title, len(todo), last, self.plan.quiet)
-            for line in told:
+            for line in [*self.left_out, *told]:
                 display.line(line)
             if finished := len(self.rounds) - len(todo):
                 left = f"{len(todo)} are left"
@@ -89,15 +92,22 @@ class Loop:
             ):
                 astray = self._run(todo, display, stop)
                 self._summarise()
-        if leads() and self.tree.results():
-            files = [self.tree.path / "summary.csv"]
+        if leads() and self.main.results():
+            files = [self.tree.path / "summary.csv"] if self.rounds else []
             if self.plan.report:
                 files.append(report(self.main.path))
             table = rows(read_runs([self.main.path]))
             shown = [row for row in table if row.branch in (None, self.branch)]
             display.line(as_text(shown, [] if self.dry else files))
-        if astray:
-            raise Astray("; ".join(astray))
+        if astray or self.left_out:
+            raise Astray(astray, [self._missing()])
+
+    def _missing(self) -> str:
+        """Return which rounds are not there although they were wanted."""
+        done = {(r.seed, r.round) for r in self.tree.results()}
+        wanted = sum(self.left_out.values(), [*self.rounds])
+        left = named(sorted(each for each in wanted if each not in done))
+        return left if self.branch is None else f"{self.branch}: {left}"
 
     def _damaged(self) -> Iterator[str]:
         """Make unfinished what is not as its round has left it; say so."""
@@ -130,7 +140,7 @@ class Loop:
 
     def _summarise(self) -> None:
         """Write `summary.csv` and `summary/` over what is finished."""
-        if leads():
+        if leads() and self.rounds:
             self.tree.write_summary()
             write_events(self.tree.path / "summary", self.tree.results())
 

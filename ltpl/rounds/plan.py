@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import inspect
 import re
 import sys
@@ -106,6 +107,24 @@ class Plan:
         """The moments of the dense training to keep."""
         return [Step.parse(moment) for moment in self.snapshots or []]
 
+    @property
+    def patterns(self) -> list[str]:
+        """Names and globs of the branches that are wanted; none if all are."""
+        return [self.only] if isinstance(self.only, str) else self.only or []
+
+    @property
+    def chosen(self) -> list[str]:
+        """The branches that are wanted, in their order.
+
+        Raises:
+            ValueError: If a pattern means none.
+        """
+        named, only = self.branches or {}, self.patterns
+        for pattern in only:
+            if not fnmatch.filter(named, pattern):
+                raise unknown("only", pattern, named)
+        return [n for n in named if not only or any(fnmatch.fnmatchcase(n, p) for p in only)]
+
     def depth(self, amounts: Sequence[float | None]) -> int:
         """Return how many levels there are.
 
@@ -157,6 +176,22 @@ def numbers(text: str | int | list[int] | None, option: str) -> list[int]:
             raise ValueError(f"{option}={shown(text)}: write 3, 0-4 or 0,2,5.")
         found += range(first, last + 1)
     return sorted(set(found))
+
+
+def ranges(numbers: list[int]) -> str:
+    """Write numbers that rise as short as they can be read.
+
+    Example:
+        >>> ranges([3, 4, 5, 8])
+        '3-5, 8'
+    """
+    found: list[list[int]] = []
+    for number in numbers:
+        if found and number == found[-1][-1] + 1:
+            found[-1].append(number)
+        else:
+            found.append([number])
+    return ", ".join(str(r[0]) if len(r) == 1 else f"{r[0]}-{r[-1]}" for r in found)
 
 
 def changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -10,7 +10,8 @@ from typing import Any
 from typing_extensions import override
 
 from ltpl.callbacks.masking import tell
-from ltpl.callbacks.rewinding import Policy, RewindToEpoch
+from ltpl.callbacks.policy import Policy
+from ltpl.callbacks.rewinding import RewindToEpoch
 from ltpl.masks.mask import Mask
 from ltpl.masks.schedule import Never
 from ltpl.rounds.checkpoint import MidRound, newest_checkpoint

@@ -7,12 +7,14 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from ltpl.masks.mask import Mask
 from ltpl.rounds.draw import check, next_mask, next_start, prepare
 from ltpl.rounds.evaluate import validated_as_pruned
 from ltpl.rounds.experiment import Experiment, Parts
+from ltpl.rounds.finite import do_all
 from ltpl.rounds.leaving import lightning_whispers
 from ltpl.rounds.loop import Loop
 from ltpl.rounds.plan import Plan
@@ -77,9 +79,10 @@ def _run_rounds(
     rounds = [(seed, level) for seed in seeds for level in range(depth + 1)]
     draw = _Next(experiment, plan, tree)
     dry = is_dry(experiment)
-    Loop(experiment, plan, tree, tree, rounds, draw.draw, draw.parent, dry=dry).run(tree.path.name)
-    for name in controls if depth else ():
-        _run_control(experiment, plan, name, f"1-{depth}", ",".join(map(str, seeds)))
+    loop = Loop(experiment, plan, tree, tree, rounds, draw.draw, draw.parent, dry=dry)
+    levels, replicates = f"1-{depth}", ",".join(map(str, seeds))
+    follow = partial(_run_control, experiment, plan, levels, replicates)
+    do_all([lambda: loop.run(tree.path.name), *(partial(follow, n) for n in controls if depth)])
     return tree
 
 
@@ -89,7 +92,7 @@ def _controls(parts: Parts) -> list[str]:
     return list(dict.fromkeys(name for name in names if isinstance(name, str)))
 
 
-def _run_control(experiment: Experiment, plan: Plan, name: str, levels: str, seeds: str) -> None:
+def _run_control(experiment: Experiment, plan: Plan, levels: str, seeds: str, name: str) -> None:
     from ltpl.rounds.branch import Branch  # they are built on this loop
     from ltpl.rounds.branches import run_branch
 

@@ -7,7 +7,8 @@ from typing import Any
 from typing_extensions import override
 
 from ltpl.callbacks.namespace import Callback
-from ltpl.callbacks.rewinding import Policy, hold_learning_rate
+from ltpl.callbacks.policy import Policy
+from ltpl.callbacks.rewinding import hold_learning_rate
 from ltpl.tickets.ticket import Ticket
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ltpl.rounds.finite import diverged_before
+from ltpl.rounds.plan import ranges
 from ltpl.rounds.tree import RunTree
 from ltpl.tickets.result import FILE, branches, seeds_and_rounds
 from ltpl.tickets.ticket import MASK
@@ -47,7 +48,7 @@ def _lines(tree: RunTree, seeds: list[int], levels: list[int], verify: bool) -> 
         words += [f"round {level} {word}" for level, word in state.items() if word not in QUIET]
         left = [level for level, word in state.items() if word in QUIET and word != "done"]
         if left:
-            words.append(f"left: {_ranges(left)}")
+            words.append(f"left: {ranges(left)}")
         lines.append(f"  seed {seed}: {', '.join(words)}")
         wrong = (tree.damage(seed, level) for level in done) if verify else ()
         lines += [f"    {what} `rounds` runs it again." for what in wrong if what]
@@ -68,14 +69,3 @@ def _state(path: Path | None) -> str:
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" + ("" if number == 1 else "s")
-
-
-def _ranges(numbers: list[int]) -> str:
-    """Write 3, 4, 5, 8 as 3-5, 8."""
-    found: list[list[int]] = []
-    for number in numbers:
-        if found and number == found[-1][-1] + 1:
-            found[-1].append(number)
-        else:
-            found.append([number])
-    return ", ".join(str(r[0]) if len(r) == 1 else f"{r[0]}-{r[-1]}" for r in found)

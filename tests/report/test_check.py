@@ -160,7 +160,7 @@ def test_a_ratio_to_nothing_is_not_decided(run: Path) -> None:
             {"of": "late@1"},
             "branch late has no round 1: ltpl branch {run} --name late --levels 1",
         ),
-        ({"of": "other:dense"}, "there is no run other beside {run}"),
+        ({"of": "other:dense"}, "there is no run other beside {run}: give its folder too"),
         ({"measure": "pruned_acc"}, "pruned_acc of ticket@1 was not measured"),
     ],
     ids=str,
@@ -181,6 +181,41 @@ def test_the_kind_of_a_branch_is_in_its_command(run: Path) -> None:
     (run / "branches" / "reinit" / "branch.json").write_text('{"kind": "retrain"}')
     synthetic.save(run, [synthetic.result(0, 2, random.Random())])
     assert only(run, of="reinit@2").reason.endswith("--name reinit --kind retrain --levels 2")
+
+
+PLANNED = {
+    "deep": "--kind ladder --one_shot true --levels 7,9 --prune.criterion 'my criterion'",
+    "tuned": "--levels=1 --kind finetune",
+    "lr_rewind": None,
+    "broken": "--kind 'finetune",
+}
+
+
+@pytest.mark.parametrize(
+    ("of", "reason"),
+    [
+        (
+            "deep@9",
+            "branch deep has no round 9: ltpl branch {run} --name deep --kind ladder --one_shot "
+            "true --prune.criterion 'my criterion' --levels 9",
+        ),
+        (
+            "tuned@1",
+            "branch tuned has no round 1: ltpl branch {run} --name tuned --kind finetune --levels "
+            "1",
+        ),
+        ("tuned@9", "lenet has no round 9: ltpl rounds ... --run {run} --levels 9"),
+        ("lr_rewind@1", "branch lr_rewind has no round 1: ltpl branch {run} --name lr_rewind "),
+        ("broken@1", "branch broken has no round 1: ltpl branch {run} --name broken --levels 1"),
+        ("renit@1", "branch renit has no round 1 (did you mean reinit@1?): ltpl branch {run} "),
+        ("tunes@1", "branch tunes has no round 1 (did you mean tuned@1?): ltpl branch {run} "),
+    ],
+)
+def test_the_command_of_a_branch_has_the_options_that_the_config_gives_it(
+    of: str, reason: str, run: Path
+) -> None:
+    synthetic.begin(run, config={"branches": PLANNED})
+    assert only(run, of=of).reason.startswith(reason.format(run=run))
 
 
 def test_a_run_may_be_compared_with_one_beside_it_or_with_one_that_is_given(

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
 def test_kills_at_random_moments_change_no_bit(tmp_path: Path, kills: int) -> None:
     command = [sys.executable, "-m", "tests.rounds.killing", "--kills", str(kills)]
     done = subprocess.run(

@@ -41,8 +41,14 @@ def test_the_dense_round_is_judged_by_the_supermask(tmp_path: Path) -> None:
     module.load_state_dict(tested)
     assert all(torch.equal(tested[name], end[name]) for name in mask)
     assert result.test_acc == pytest.approx(accuracy(module, Data().test_dataloader()))
-    with pytest.raises(ValueError, match="levels=0"):
-        find(tmp_path / "run", watch, levels=1, callbacks=[Supermask(lr=5.0)])
+
+
+def test_a_round_that_would_prune_untrained_weights_is_refused_before_anything_is_trained(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(ValueError, match=r"levels=1 with Supermask: .* Give levels=0"):
+        find(tmp_path / "run", levels=1, callbacks=[Supermask(lr=5.0)])
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_round_starts_by_judging_its_mask_over_untrained_weights(tmp_path: Path) -> None:
