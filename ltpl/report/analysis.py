@@ -79,7 +79,7 @@ def retraining(run: Run, measure: Score) -> list[str]:
             lines.append(in_short(pruned, f"{name} the mask on the trained weights"))
         elif start:
             lines.append(f"{name} the mask on the trained weights: not measured.")
-        if start:
+        if start and start != pruned:  # where training goes on, both are the same network
             lines.append(in_short(start, f"{name} before retraining"))
     return lines
 

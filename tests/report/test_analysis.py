@@ -71,6 +71,12 @@ def test_retraining_is_judged_against_both_masks(tmp_path: Path) -> None:
     assert "+80." in start
 
 
+def test_the_same_mask_is_judged_once_where_training_goes_on(tmp_path: Path) -> None:
+    folder = run(tmp_path, line(0.9, 0, 1, pruned_acc=0.5, start_acc=0.5))
+    (pruned,) = said(folder)["Is retraining needed?"]
+    assert "the mask on the trained weights" in pruned
+
+
 def test_a_mask_that_was_not_measured_is_said_so(tmp_path: Path) -> None:
     lines = said(run(tmp_path, line(0.9, 0, 1, start_acc=0.1)))["Is retraining needed?"]
     assert lines[0].endswith("the mask on the trained weights: not measured.")
