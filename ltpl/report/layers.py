@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ltpl.report.axes import legend, sample
-from ltpl.report.lines import Run
+from ltpl.report.lines import Line, Run
 from ltpl.report.looks import DASHES, Look, gradient, look
 from ltpl.report.pictures import Picture, Sheet, picture
 from ltpl.report.ticks import share_ticks
+from ltpl.tickets.result import Result
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -24,9 +25,13 @@ def layers(runs: Sequence[Run]) -> Picture | None:
     """Return the density of each layer against the round; None if no layer was recorded.
 
     Args:
-        runs: The runs; their main lines are drawn.
+        runs: The runs; their main lines are drawn, or where that is dense, the longest branch.
     """
-    ladders = {run.name: densities(run) for run in runs}
+    lines = {run.name: [run.main, *_instead(run)] for run in runs}
+    ladders = {
+        name: densities([result for line in drawn for result in line.results])
+        for name, drawn in lines.items()
+    }
     names = list(dict.fromkeys(name for found in ladders.values() for name in found))
     if not names:
         return None
@@ -44,16 +49,25 @@ def layers(runs: Sequence[Run]) -> Picture | None:
             f" The {len(names)} layers are coloured from the first to the last; the legend names "
             "these two, and the densest and the sparsest of the last round."
         )
+    if instead := [line.title for drawn in lines.values() for line in drawn[1:]]:
+        caption += f" Drawn: {', '.join(instead)}."
     empty = [n for n in names if any(0 in found.get(n, {}).values() for found in ladders.values())]
     if empty:
         caption += f" Pruned away altogether: {', '.join(labels[name] for name in empty)}."
     return picture("layers", "Density by layer", caption, draw)
 
 
-def densities(run: Run) -> Ladders:
+def _instead(run: Run) -> list[Line]:
+    """Return the longest branch of a run whose main line is dense alone."""
+    if len(run.main.rounds) > 1 or not run.branches:
+        return []
+    return [max(run.branches, key=lambda branch: len(branch.rounds))]
+
+
+def densities(results: Sequence[Result]) -> Ladders:
     """Return the density of each layer by round, mean over the seeds that finished it."""
     found: dict[str, dict[int, list[float]]] = {}
-    for result in run.main.results:
+    for result in results:
         for name, kept, total in result.layers:
             share = kept / total if total else 1.0
             found.setdefault(name, {}).setdefault(result.round, []).append(share)

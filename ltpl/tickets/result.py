@@ -140,10 +140,10 @@ def results(folder: str | Path) -> list[Result]:
 def branches(run: str | Path) -> list[Path]:
     """Return the folders of a run's branches, by name; `epoch_2` comes before `epoch_10`."""
     found = sorted(p for p in Path(run, "branches").glob("*") if p.is_dir())
-    return sorted(found, key=lambda p: [part.zfill(9) for part in _DIGITS.split(p.name)])
+    return sorted(found, key=lambda p: _DIGITS.sub(lambda digits: digits[0].zfill(9), p.name))
 
 
-_DIGITS = re.compile(r"([0-9]+)")
+_DIGITS = re.compile(r"[0-9]+")
 _LEVEL = re.compile(r"round_(\d+)")
 
 

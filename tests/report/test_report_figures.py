@@ -170,6 +170,18 @@ def test_layers_are_means_over_seeds_under_short_names(
     assert figure.axes[0].get_yscale() == "log"
 
 
+def test_where_the_main_line_is_dense_the_layers_of_the_longest_branch_are_drawn(
+    tmp_path: Path, captured: Any, rng: random.Random
+) -> None:
+    synthetic.save(synthetic.begin(tmp_path), [synthetic.result(0, 0, rng)])
+    for name, levels in (("a", [1]), ("task_2", [1, 2, 3])):
+        results = [synthetic.result(0, number, rng) for number in levels]
+        synthetic.save(tmp_path / "branches" / name, results)
+    figure, caption = captured(lambda: layers.layers(read_runs([tmp_path])))
+    assert all(list(line.get_xdata()) == [0, 1, 2, 3] for line in figure.axes[0].lines)
+    assert caption.endswith("Drawn: task_2.")
+
+
 def test_an_empty_layer_is_named(tmp_path: Path, captured: Any, rng: random.Random) -> None:
     results = [
         synthetic.result(0, k, rng, layers=[("net.a.weight", 5 - 5 * k, 5), ("net.b.weight", 1, 2)])

@@ -27,10 +27,14 @@ def with_branches(folder: Path, names: list[str]) -> Path:
 def test_each_branch_has_a_panel_with_its_rounds_and_the_dense_network(
     tmp_path: Path, captured: Any
 ) -> None:
-    names = ["task_4_epoch_10", "task_4_epoch_2"]
+    names = ["late", "task_4_epoch_10", "task_4_epoch_2"]
     run = with_branches(tmp_path, names)
     figure, caption = captured(lambda: trajectories(read_runs([run])))
-    assert [axes.get_title("left") for axes in figure.axes] == names[::-1]
+    assert [axes.get_title("left") for axes in figure.axes] == [
+        "late",
+        "task_4_epoch_2",
+        "task_4_epoch_10",
+    ]
     assert all(len(axes.lines) == 4 for axes in figure.axes)
     assert len({axes.get_ylim() for axes in figure.axes}) == 1
     legend = [text.get_text() for text in figure.legends[0].get_texts()]
