@@ -22,7 +22,8 @@ pytestmark = [
 ]
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").rglob("*.yaml"))
 LARGE = (
-    *("vgg19", "vgg16_cifar", "preresnet164", "resnet18"),
+    *("vgg19", "vgg16_cifar", "preresnet164", "resnet18", "conv4", "conv6"),
+    *("homework", "deconstructing", "rewinding"),
     *("resnet20_cifar10_rewinding", "resnet20_cifar10_homework", "resnet20_cifar10_connectivity"),
 )
 RECIPES = [path for path in CONFIGS if "\nbranches:" in path.read_text()]  # of rounds alone
