@@ -32,7 +32,7 @@ from pathlib import Path
 
 from ltpl.masks.files import whole_file
 from ltpl.report import as_markdown, check, differences, read_runs, rows
-from ltpl.report.grid import markdown
+from ltpl.report.grid import in_markdown, markdown
 from ltpl.report.instability_table import instability_table
 from ltpl.report.levels import levels
 from ltpl.report.tables import columns
@@ -60,7 +60,8 @@ def table(words: str, beside: Path) -> str:
     asked = marker().parse_args(shlex.split(words))
     if asked.shows == "verdicts":
         config = HERE.parent / "configs" / f"{asked.config}.yaml"
-        return verdicts_as_markdown(check(beside / asked.folder, config))
+        found = verdicts_as_markdown(check(beside / asked.folder, config))
+        return found.replace(in_markdown(f"{beside}/"), "")  # of commands that are missing
     (run,) = read_runs([beside / asked.folder])
     if asked.shows == "instability":
         return markdown(instability_table(run))
