@@ -20,7 +20,7 @@ def lacking(place: Place, run: Run) -> str:
     line = next((each for each in run.branches if each.branch == name), None)
     planned = _planned(run)
     options = _options(planned.get(name), line)
-    from_dense = "ladder" in (name, *options)  # needs no other round of the main line
+    from_dense = {"ladder", "--of"} & {name, *options}  # needs no other round of the main line
     if name == MAIN or (place.round and not from_dense and not run.main.level(place.round)):
         again = f"ltpl rounds ... --run {folder} --levels {place.round}"
         return f"{run.name} has no round {place.round}: {again}"
