@@ -186,12 +186,24 @@ def around_the_best(curves: Sequence[Curve], kind: str) -> tuple[float, float]:
 
 def _outside(trained: Sequence[Trained], limits: dict[str, tuple[float, float]]) -> str:
     """Return what the axes leave out, such as the steep beginning."""
-    left_out = []
-    for kind, (low, high) in limits.items():
-        means = [s.mean for s in _values(trained, kind)]
-        unit = " %" if any(t.curves[kind].percent for t in trained if kind in t.curves) else ""
-        if min(means) < low:
-            left_out.append(f"{KINDS[kind]} below {low:.3g}{unit}")
-        if max(means) > high:
-            left_out.append(f"{KINDS[kind]} above {high:.3g}{unit}")
+    left_out = [
+        words
+        for kind, ends in limits.items()
+        for words in beyond([t.curves[kind] for t in trained if kind in t.curves], kind, ends)
+    ]
     return f" The axes leave out {' and '.join(left_out)}." if left_out else ""
+
+
+def beyond(curves: Sequence[Curve], kind: str, limits: tuple[float, float]) -> list[str]:
+    """Return in words which means lie outside the axis.
+
+    Args:
+        curves: What is drawn.
+        kind: `acc` or `loss`.
+        limits: Of the axis.
+    """
+    low, high = limits
+    means = [spread.mean for each in curves for spread in each.spreads]
+    unit = " %" if any(each.percent for each in curves) else ""
+    found = [f"{KINDS[kind]} below {low:.3g}{unit}"] * (min(means) < low)
+    return found + [f"{KINDS[kind]} above {high:.3g}{unit}"] * (max(means) > high)

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ltpl.report.axes import band_words, entry_label, legend, mean_and_band
+from ltpl.report.axes import band_words, cut_words, entry_label, legend, mean_and_band
 from ltpl.report.curves import Curve, curve, spread_over
 from ltpl.report.lines import Line, Run
 from ltpl.report.looks import INK, look
 from ltpl.report.pictures import Picture, Sheet, picture
-from ltpl.report.training import KINDS, around_the_best
+from ltpl.report.training import KINDS, around_the_best, beyond
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -49,17 +49,22 @@ def trajectories(runs: Sequence[Run], rounds: Sequence[int] | None = None) -> Pi
     else:
         return None
     panels = every[:MOST]
-    spreads = [s for panel in panels for each in panel.curves.values() for s in each.spreads]
+    curves = [each for panel in panels for each in panel.curves.values()]
+    spreads = [spread for each in curves for spread in each.spreads]
+    limits = around_the_best(curves, kind)
+    left_out = " and ".join(beyond(curves, kind, limits))
+    left_out = f" The axes leave out {left_out}." if left_out else ""
     more = f" {MOST} of {len(every)} branches are drawn." if len(every) > MOST else ""
     caption = (
         f"{KINDS[kind].capitalize()} of the rounds of each branch; at step 0 the network is pruned "
-        f"and not yet retrained. {band_words(spreads)}{more}"
+        f"and not yet retrained. {band_words(spreads)}{left_out}"
+        f"{cut_words(spreads, limits)}{more}"
     )
     return picture(
         "trajectories",
         "Branches during training",
         caption,
-        lambda figure, sheet: _draw(figure, sheet, panels, kind),
+        lambda figure, sheet: _draw(figure, sheet, panels, kind, limits),
         wide=(7.4, 0.9 + 1.75 * -(-len(panels) // 3)),
         narrow=(3.9, 1.2 + 1.6 * -(-len(panels) // 2)),
     )
@@ -81,15 +86,16 @@ def _curves(line: Line, numbers: Sequence[int], kind: str) -> dict[int, Curve]:
     return {n: found for n in numbers if (found := curve(line, n, kind))}
 
 
-def _draw(figure: Figure, sheet: Sheet, panels: Sequence[Panel], kind: str) -> None:
+def _draw(
+    figure: Figure, sheet: Sheet, panels: Sequence[Panel], kind: str, limits: tuple[float, float]
+) -> None:
     columns = min(len(panels), 2 if sheet.narrow else 3)
-    low, high = around_the_best([each for panel in panels for each in panel.curves.values()], kind)
     numbers = sorted({number for panel in panels for number in panel.curves})
     entries: dict[int, Artist] = {}
     for place, panel in enumerate(panels):
         axes = figure.add_subplot(-(-len(panels) // columns), columns, place + 1)
         entries |= _draw_panel(axes, panel, numbers)
-        axes.set_ylim(low, high)
+        axes.set_ylim(*limits)
         if place % columns:
             axes.set_yticklabels([])
         else:
