@@ -188,6 +188,7 @@ PLANNED = {
     "tuned": "--levels=1 --kind finetune",
     "lr_rewind": None,
     "broken": "--kind 'finetune",
+    "again": "--kind reinit --of deep",
 }
 
 
@@ -205,6 +206,10 @@ PLANNED = {
             "1",
         ),
         ("tuned@9", "lenet has no round 9: ltpl rounds ... --run {run} --levels 9"),
+        (
+            "again@9",
+            "branch again has no round 9: ltpl branch {run} --name again --kind reinit --of ",
+        ),
         ("lr_rewind@1", "branch lr_rewind has no round 1: ltpl branch {run} --name lr_rewind "),
         ("broken@1", "branch broken has no round 1: ltpl branch {run} --name broken --levels 1"),
         ("renit@1", "branch renit has no round 1 (did you mean reinit@1?): ltpl branch {run} "),
