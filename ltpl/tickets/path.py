@@ -55,7 +55,6 @@ class Point:
 
 
 COLUMNS = [field.name for field in fields(Point)]
-ERRORS = ("train", "val", "raw_train", "raw_val")
 
 
 @checked
@@ -153,24 +152,10 @@ def _number(text: str) -> float | None:
     return value
 
 
-def instability(points: Sequence[Point]) -> dict[str, float | None]:
-    """Return by how much the errors along a path rise above the mean of those at its ends.
-
-    `train` and `val`, and `raw_train` and `raw_val` with raw statistics; None where errors were not
-    measured at every point. Below 0.02 Frankle et al. call a network stable.
-
-    Args:
-        points: The points, both ends included.
-    """
-    found: dict[str, float | None] = {}
-    for name in ERRORS:
-        errors = {point.alpha: getattr(point, f"{name}_error") for point in points}
-        found[name] = None if None in errors.values() else rise(errors)
-    return found
-
-
 def rise(errors: Mapping[float, float]) -> float:
-    """Return the largest error along a path, minus the mean of those at its ends.
+    """Return the largest error along a path, minus the mean of those at its ends: its instability.
+
+    Below two points Frankle et al. call a network stable.
 
     Args:
         errors: By place; the least and the largest place are the ends.

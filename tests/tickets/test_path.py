@@ -13,9 +13,9 @@ from ltpl.tickets.path import (
     FILE,
     Point,
     evenly,
-    instability,
     interpolated,
     read_path,
+    rise,
     write_path,
 )
 
@@ -122,12 +122,5 @@ def test_a_path_that_was_not_measured_is_not_found(tmp_path: Path) -> None:
 
 
 def test_instability_is_the_rise_above_the_mean_of_the_ends() -> None:
-    points = [  # in any order
-        Point(1.0, train_error=0.10, val_error=0.30, raw_val_error=0.5),
-        Point(0.5, train_error=0.60, val_error=0.15, raw_val_error=None),
-        Point(0.0, train_error=0.00, val_error=0.20, raw_val_error=0.5),
-    ]
-    found = instability(points)
-    assert found.pop("train") == pytest.approx(0.55)
-    assert found.pop("val") == pytest.approx(0.05)  # an end is on the path as well
-    assert found == {"raw_train": None, "raw_val": None}
+    assert rise({1.0: 0.10, 0.5: 0.60, 0.0: 0.00}) == pytest.approx(0.55)  # in any order
+    assert rise({0.0: 0.20, 0.5: 0.15, 1.0: 0.30}) == pytest.approx(0.05)  # ends are on the path
