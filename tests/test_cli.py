@@ -22,9 +22,8 @@ pytestmark = [
 ]
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").rglob("*.yaml"))
 LARGE = (
-    *("vgg19", "vgg16_cifar", "preresnet164", "resnet18", "conv4", "conv6"),
-    *("homework", "deconstructing", "rewinding"),
-    *("resnet20_cifar10_rewinding", "resnet20_cifar10_homework", "resnet20_cifar10_connectivity"),
+    *("conv4", "conv6", "deconstructing", "homework", "preresnet"),
+    *("resnet14", "resnet18", "resnet20", "rewinding", "vgg"),
 )
 RECIPES = [path for path in CONFIGS if "\nbranches:" in path.read_text()]  # of rounds alone
 PLAIN = [path for path in CONFIGS if path not in RECIPES]
@@ -142,7 +141,10 @@ def test_the_printed_config_feeds_back(tmp_path: Path, capsys: pytest.CaptureFix
     main(["fit", "--config", str(path), "--trainer.enable_progress_bar=false"])
 
 
-@pytest.mark.parametrize("command", [["ltpl"], [sys.executable, "-m", "ltpl"]])
+@pytest.mark.parametrize(
+    "command",
+    [["ltpl"], pytest.param([sys.executable, "-m", "ltpl"], marks=pytest.mark.slow)],
+)
 def test_the_command_tells_its_version(command: list[str]) -> None:
     if command == ["ltpl"]:
         command = [str(Path(sys.executable).with_name("ltpl"))]

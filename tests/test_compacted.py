@@ -183,7 +183,9 @@ def test_the_penalty_goes_on_if_asked(trained: Path, tmp_path: Path, l1: bool) -
     assert slim is None or (slim["init_args"]["l1"], slim["init_args"]["amount"]) == (1e-3, None)
 
 
-@pytest.mark.parametrize("option", ["--latency", "--latency=true"])
+@pytest.mark.parametrize(
+    "option", ["--latency", pytest.param("--latency=true", marks=pytest.mark.slow)]
+)
 def test_latency_of_both_networks_is_measured_if_asked(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
 ) -> None:

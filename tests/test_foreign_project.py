@@ -42,7 +42,10 @@ class Session:
         return sorted(p for p in (self.folder / of).rglob("*") if p.is_file())
 
 
-@pytest.fixture(scope="module", params=["pytorch_lightning", "lightning.pytorch"])
+@pytest.fixture(
+    scope="module",
+    params=["pytorch_lightning", pytest.param("lightning.pytorch", marks=pytest.mark.slow)],
+)
 def session(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Session:
     if importlib.util.find_spec(request.param.partition(".")[0]) is None:
         pytest.skip(f"{request.param} is not installed")

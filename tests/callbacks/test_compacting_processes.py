@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import processes
+import pytest
 import torch
 from compact_two_processes import network
 from shrink import size
@@ -12,6 +13,7 @@ from shrink import size
 import ltpl
 
 
+@pytest.mark.slow
 def test_two_processes_train_on_as_with_the_masked_network(tmp_path: Path) -> None:
     processes.run("compact_two_processes.py", tmp_path)
     kinds = ("masked", "small", "never wrapped")

@@ -126,6 +126,7 @@ def test_the_bits_are_those_of_a_script_in_plain_torch(name: str, tmp_path: Path
     assert not equal(net, hard.fit())
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_script(tmp_path: Path) -> None:
     processes.run("distill_two_processes.py", tmp_path)
     ranks = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]

@@ -272,7 +272,10 @@ COMMAND_LINES = {  # name -> callbacks, how many of 64 weights are left after th
 ROUND_TRIPS = ("a list of epochs", "a schedule", "an amount for each epoch", "all callbacks")
 
 
-@pytest.fixture(scope="module", params=NAMESPACES)
+@pytest.fixture(
+    scope="module",
+    params=[NAMESPACES[0], *(pytest.param(n, marks=pytest.mark.slow) for n in NAMESPACES[1:])],
+)
 def command_lines(request: Any, tmp_path_factory: Any) -> Path:
     """Run every command line in one process that imports Lightning, and only Lightning, first."""
     here, folder = Path(__file__).parent, tmp_path_factory.mktemp("cli")

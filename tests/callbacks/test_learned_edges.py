@@ -291,6 +291,7 @@ def test_scaled_gradients_count_unscaled_and_overflows_not_at_all() -> None:
     assert torch.equal(plain.values, scaled.values)
 
 
+@pytest.mark.slow
 def test_two_processes_learn_the_same_edges(tmp_path: Path) -> None:
     run("edges_two_processes.py", tmp_path)
     first, second = (torch.load(tmp_path / f"rank{rank}.pt") for rank in (0, 1))

@@ -25,8 +25,10 @@ print("lightning.pytorch" in sys.modules)
     [
         ("import ltpl.callbacks", "pytorch_lightning", True),
         ("import ltpl.callbacks", "lightning.pytorch", True),
-        ("import lightning.pytorch", "lightning.pytorch", True),
-        ("import pytorch_lightning", "pytorch_lightning", False),
+        pytest.param("import lightning.pytorch", "lightning.pytorch", True, marks=pytest.mark.slow),
+        pytest.param(
+            "import pytorch_lightning", "pytorch_lightning", False, marks=pytest.mark.slow
+        ),
         ("import pytorch_lightning, lightning.pytorch", "lightning.pytorch", True),
     ],
 )

@@ -12,6 +12,8 @@ from sharded import CASES, fit, network
 
 from ltpl.masks import prune
 
+pytestmark = pytest.mark.slow  # two processes, each with many trainings
+
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: Any) -> list[dict[str, Any]]:

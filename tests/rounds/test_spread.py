@@ -57,12 +57,14 @@ def test_several_processes_speak_with_one_voice(in_two: tuple[Path, str]) -> Non
     assert not [path for path in run.rglob("*") if ".part" in path.name]
 
 
+@pytest.mark.slow
 def test_three_processes_of_torchrun_find_the_masks_of_one(tmp_path: Path, alone: Path) -> None:
     torchrun = ["-m", "torch.distributed.run", "--nproc-per-node=3", "--standalone", "--"]
     ended(started([*torchrun, *command(tmp_path / "run", 3)]))
     assert same_as(tmp_path / "run", alone)
 
 
+@pytest.mark.slow
 def test_sharded_rounds_find_the_masks_of_one_process(tmp_path: Path, alone: Path) -> None:
     run, strategy = tmp_path / "run", "--trainer.strategy.init_args"
     fsdp2 = [

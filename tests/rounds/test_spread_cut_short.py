@@ -15,6 +15,8 @@ import pytest
 from small import bits
 from starting import PROJECT, command, ended, started, wait_for
 
+pytestmark = pytest.mark.slow  # each starts processes by the pair, several times
+
 OPTIONS = ["--model.dropout=0.3", "--save_every_n_steps=2"]  # each draws random numbers of its own
 
 
@@ -79,7 +81,7 @@ def is_alive(pid: int) -> bool:
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds processes in /proc")
-@pytest.mark.parametrize("kill_leader", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kill_leader", [False, True])
 def test_when_one_process_is_killed_all_end_and_the_same_command_goes_on(
     tmp_path: Path, whole: Path, kill_leader: bool
 ) -> None:
@@ -109,7 +111,6 @@ def _command_line(pid: int) -> str:
     return Path(f"/proc/{pid}/cmdline").read_text()
 
 
-@pytest.mark.slow
 def test_a_signal_to_one_process_stops_all_at_one_step(tmp_path: Path) -> None:
     run = tmp_path / "run"
     leader = started(command(run, 2), PAUSE="0.2")
@@ -120,7 +121,6 @@ def test_a_signal_to_one_process_stops_all_at_one_step(tmp_path: Path) -> None:
     assert said.count(f"is in the checkpoint. To go on: python {PROJECT} rounds --run={run}") == 1
 
 
-@pytest.mark.slow
 def test_a_loss_that_is_nan_in_one_process_ends_the_replicate_in_all(tmp_path: Path) -> None:
     run = tmp_path / "run"
     said = ended(started(command(run, 2, "--model.nan_from=7", "--seeds=0,1")), 1)
@@ -129,7 +129,6 @@ def test_a_loss_that_is_nan_in_one_process_ends_the_replicate_in_all(tmp_path: P
         assert json.loads((run / f"seed_{seed}/round_00/diverged.json").read_text())["step"] == 8
 
 
-@pytest.mark.slow
 def test_a_mistake_is_told_once(tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()
