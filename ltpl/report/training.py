@@ -74,14 +74,12 @@ def training(runs: Sequence[Run], rounds: Sequence[int] | None = None) -> Pictur
     if not panels:
         return None
     most = max(spread.n for kind in panels for spread in _values(trained, kind))
-    limits = {
-        kind: around_the_best([t.curves[kind] for t in trained if kind in t.curves], kind)
-        for kind in panels
-    }
+    drawn = {kind: [t.curves[kind] for t in trained if kind in t.curves] for kind in panels}
+    limits = {kind: around_the_best(drawn[kind], kind) for kind in panels}
     caption = "Each curve is a round; at step 0 the network is pruned and not yet retrained."
     if most > 1:
         caption += f" Line: mean over n = {most} seeds; band: lowest to highest seed."
-    caption += _outside(trained, limits)
+    caption += outside(drawn, limits)
     caption += "".join({cut_words(_values(trained, kind), limits[kind]) for kind in panels})
 
     def draw(figure: Figure, sheet: Sheet) -> None:
@@ -184,26 +182,19 @@ def around_the_best(curves: Sequence[Curve], kind: str) -> tuple[float, float]:
     return window([s for each in curves for s in each.spreads], best, reach=_REACH)
 
 
-def _outside(trained: Sequence[Trained], limits: dict[str, tuple[float, float]]) -> str:
-    """Return what the axes leave out, such as the steep beginning."""
-    left_out = [
-        words
-        for kind, ends in limits.items()
-        for words in beyond([t.curves[kind] for t in trained if kind in t.curves], kind, ends)
-    ]
-    return f" The axes leave out {' and '.join(left_out)}." if left_out else ""
-
-
-def beyond(curves: Sequence[Curve], kind: str, limits: tuple[float, float]) -> list[str]:
-    """Return in words which means lie outside the axis.
+def outside(drawn: dict[str, list[Curve]], limits: dict[str, tuple[float, float]]) -> str:
+    """Return which means the axes leave out, such as the steep beginning.
 
     Args:
-        curves: What is drawn.
-        kind: `acc` or `loss`.
-        limits: Of the axis.
+        drawn: Curves by kind, `acc` or `loss`.
+        limits: Of the axis of each kind.
     """
-    low, high = limits
-    means = [spread.mean for each in curves for spread in each.spreads]
-    unit = " %" if any(each.percent for each in curves) else ""
-    found = [f"{KINDS[kind]} below {low:.3g}{unit}"] * (min(means) < low)
-    return found + [f"{KINDS[kind]} above {high:.3g}{unit}"] * (max(means) > high)
+    left_out = []
+    for kind, (low, high) in limits.items():
+        means = [spread.mean for each in drawn[kind] for spread in each.spreads]
+        unit = " %" if any(each.percent for each in drawn[kind]) else ""
+        if min(means) < low:
+            left_out.append(f"{KINDS[kind]} below {low:.3g}{unit}")
+        if max(means) > high:
+            left_out.append(f"{KINDS[kind]} above {high:.3g}{unit}")
+    return f" The axes leave out {' and '.join(left_out)}." if left_out else ""

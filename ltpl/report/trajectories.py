@@ -11,7 +11,7 @@ from ltpl.report.curves import Curve, curve, spread_over
 from ltpl.report.lines import Line, Run
 from ltpl.report.looks import INK, look
 from ltpl.report.pictures import Picture, Sheet, picture
-from ltpl.report.training import KINDS, around_the_best, beyond
+from ltpl.report.training import KINDS, around_the_best, outside
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -52,12 +52,10 @@ def trajectories(runs: Sequence[Run], rounds: Sequence[int] | None = None) -> Pi
     curves = [each for panel in panels for each in panel.curves.values()]
     spreads = [spread for each in curves for spread in each.spreads]
     limits = around_the_best(curves, kind)
-    left_out = " and ".join(beyond(curves, kind, limits))
-    left_out = f" The axes leave out {left_out}." if left_out else ""
     more = f" {MOST} of {len(every)} branches are drawn." if len(every) > MOST else ""
     caption = (
         f"{KINDS[kind].capitalize()} of the rounds of each branch; at step 0 the network is pruned "
-        f"and not yet retrained. {band_words(spreads)}{left_out}"
+        f"and not yet retrained. {band_words(spreads)}{outside({kind: curves}, {kind: limits})}"
         f"{cut_words(spreads, limits)}{more}"
     )
     return picture(

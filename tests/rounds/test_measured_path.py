@@ -152,6 +152,9 @@ def test_a_network_is_stable_to_itself(tmp_path: Path, make_model: Any) -> None:
     points = measure_path(parts(tmp_path, make_model(), Data()), first, first, evenly(4))
     assert len({errors(point) for point in points}) == 1
     assert len({errors(point, "raw_") for point in points}) == 1
+    assert len({(point.train_error, point.raw_train_error) for point in points}) == 1
+    assert (points[0].raw_train_error is None) == (make_model is Plain)
+    assert (points[0].raw_val_error is None) == (make_model is Plain)
 
 
 def test_training_data_are_measured_without_augmentation(tmp_path: Path) -> None:
